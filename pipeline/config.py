@@ -1,0 +1,149 @@
+"""What a use case may say: one frozen pydantic model per section, unknown keys refused."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Range = Annotated[tuple[int, int], Field(description="first and one past the last, as in Python's range")]
+Point = tuple[float, float]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class VideoData(Section):
+    """One video with COCO boxes; each annotated image carries its ``frame_index``. Split by time."""
+
+    format: Literal["video"]
+    video: Path
+    annotations: Path
+    train_frames: Range
+    validation_frames: Range
+
+
+class CocoData(Section):
+    """Folders of images with COCO boxes."""
+
+    format: Literal["coco"]
+    train_images: Path
+    train_annotations: Path
+    validation_images: Path
+    validation_annotations: Path
+
+
+class PreprocessConfig(Section):
+    """How a frame becomes the network's input."""
+
+    size: tuple[int, int] = Field((384, 288), description="width and height of the network's input in pixels")
+    mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="subtracted after scaling to 0..1")
+    std: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="divided by after that")
+
+
+class ModelConfig(Section):
+    """The network: a factory ``module:callable`` and its options."""
+
+    factory: str = Field(
+        "pipeline.tasks.detection.model:person_detector",
+        description="module:callable(labels: int, **options) -> torch.nn.Module",
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the factory")
+
+
+class AugmentConfig(Section):
+    """Random changes to training images (torchvision transforms.v2); 0 turns one off."""
+
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    colour: float = Field(0.3, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+    scale: float = Field(0.25, ge=0, lt=1, description="largest relative zoom in or out")
+    shift: float = Field(0.1, ge=0, lt=1, description="largest shift, as a fraction of the image's size")
+
+
+class TrainConfig(Section):
+    """The train stage."""
+
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    epochs: int = Field(10, ge=1)
+    patience: int = Field(10, ge=1, description="epochs without a better AP50 before training stops early")
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    seed: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = Field("auto", description="processes per machine; auto is all GPUs, or one CPU")
+    num_nodes: int = Field(1, ge=1)
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16-mixed on GPU, else 32-true")
+    workers: int = Field(0, ge=0, description="data loader processes")
+
+
+class QuantizeConfig(Section):
+    """The quantize stage."""
+
+    calibration_images: int = Field(64, ge=1, description="taken evenly from the training split")
+    range: Literal["minmax", "percentile", "mse"] = Field("mse", description="how an activation's range is chosen")
+    percentile: float = Field(99.99, gt=50, le=100, description="of the values kept, when range is percentile")
+    error_images: int = Field(4, ge=1, description="calibration images for the per-layer error table")
+
+
+class ExportConfig(Section):
+    """The export stage."""
+
+    opset: int = Field(18, ge=13, le=23)
+
+
+class CoverageConfig(Section):
+    """The coverage stage and its gate."""
+
+    min_macs_on_npu: float = Field(0.0, ge=0, le=1, description="fraction of the MACs that must run on the NPU")
+
+
+class PartitionConfig(Section):
+    """The partition stage."""
+
+    max_npu_partitions: int | None = Field(None, ge=1, description="overrides the target's own policy")
+
+
+class LineConfig(Section):
+    """A line over which tracked objects are counted, in source pixels."""
+
+    name: str
+    start: Point
+    end: Point
+
+
+class PackageConfig(Section):
+    """The package stage and what the packaged application does."""
+
+    score_threshold: float = Field(0.3, ge=0, le=1)
+    iou_threshold: float = Field(0.5, ge=0, le=1, description="non-maximum suppression")
+    max_detections: int = Field(100, ge=1)
+    lines: tuple[LineConfig, ...] = ()
+    golden: int = Field(2, ge=1, description="golden input/output vectors in the bundle")
+    demo: bool = Field(True, description="play the packaged bundle on the validation source")
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps the run."""
+
+    uri: str = "sqlite:///mlflow.db"
+    experiment: str | None = Field(None, description="the use case's name unless given")
+
+
+class RunConfig(Section):
+    """A use case: a target, data, and a section per stage."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    target: str
+    data: Annotated[VideoData | CocoData, Field(discriminator="format")]
+    preprocess: PreprocessConfig = PreprocessConfig()
+    train: TrainConfig = TrainConfig()
+    quantize: QuantizeConfig = QuantizeConfig()
+    export: ExportConfig = ExportConfig()
+    coverage: CoverageConfig = CoverageConfig()
+    partition: PartitionConfig = PartitionConfig()
+    package: PackageConfig = PackageConfig()
+    tracking: TrackingConfig | Literal["off"] = TrackingConfig()

@@ -1,0 +1,1 @@
+"""The simulated NPU: programs, integer contracts, kernels, timeline and device."""
