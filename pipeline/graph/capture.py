@@ -1,0 +1,58 @@
+"""From a torch module to a float ONNX model."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+
+import onnx
+import torch
+from torch import nn
+
+from pipeline.errors import ModelError
+from pipeline.graph.model import check
+
+
+def capture(
+    module: nn.Module, example: torch.Tensor, input_name: str, output_names: Sequence[str], opset: int
+) -> onnx.ModelProto:
+    """The float ONNX model of ``module``, exported by torch's dynamo exporter, batch norms folded, checked, named.
+
+    Args:
+        module: the network; exported in evaluation mode on the CPU.
+        example: one input, float32, whose shape the model is fixed to.
+        input_name: the model's input.
+        output_names: the model's outputs in order.
+        opset: version of the ONNX operator set.
+
+    Raises:
+        ModelError: torch cannot export the module, or the result is not valid ONNX.
+    """
+    kind = type(module).__name__
+    module = module.eval().to("cpu", memory_format=torch.contiguous_format)
+    try:
+        with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnxscript"):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module, (example,), dynamo=True, opset_version=opset, verbose=False,
+                input_names=[input_name], output_names=list(output_names),
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ModelError(f"torch.onnx.export(dynamo=True) cannot export it: {cause}", where=kind) from error
+    if program is None:
+        raise ModelError("torch.onnx.export returned nothing", where=kind)
+    return check(program.model_proto, kind)
+
+
+class _quiet:  # noqa: N801  a context manager, read like a function
+    """Lets a library's logger speak only of errors."""
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.getLogger(name)
+
+    def __enter__(self) -> None:
+        self.level = self.logger.level
+        self.logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        self.logger.setLevel(self.level)

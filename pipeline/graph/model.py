@@ -1,0 +1,70 @@
+"""Reading ONNX files: checked, shape-inferred, every node named; and writing them."""
+
+from pathlib import Path
+
+import onnx
+
+from pipeline.errors import ModelError
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """The checked, shape-inferred model in ``path``.
+
+    Raises:
+        ModelError: the file is missing, is not ONNX, is truncated, or fails ONNX's checker.
+    """
+    try:
+        model = onnx.load(path)
+    except OSError as error:
+        raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
+    except Exception as error:  # noqa: BLE001  protobuf raises its own DecodeError, which has no public base
+        raise ModelError(f"is not an ONNX file, or is cut short: {error}", where=path) from error
+    return check(model, path)
+
+
+def check(model: onnx.ModelProto, where: object) -> onnx.ModelProto:
+    """``model`` with shapes inferred and every node named, after ONNX's own checker has passed it.
+
+    Raises:
+        ModelError: the checker or the shape inference refuses the model; the message says where it comes from.
+    """
+    if not model.graph.node:
+        raise ModelError("holds no operators; it is empty or cut short", where=where)
+    try:
+        onnx.checker.check_model(model)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"is not valid ONNX: {error}", where=where) from error
+    name_nodes(inferred)
+    return inferred
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node of ``model`` a unique name that a reader of the source recognises, in place.
+
+    A node with a weight is named after it (``stem.0.weight`` gives ``stem.0``), one that torch exported after the
+    module it comes from, any other keeps its name, or gets its operator's and a number.
+    """
+    constants = {i.name for i in model.graph.initializer}
+    taken: dict[str, int] = {}
+    for node in model.graph.node:
+        base = _weight_module(node, constants) or _torch_module(node) or node.name or node.op_type
+        count = taken[base] = taken.get(base, 0) + 1
+        node.name = base if count == 1 else f"{base}#{count}"
+
+
+def _weight_module(node: onnx.NodeProto, constants: set[str]) -> str | None:
+    weights = [i for i in node.input if i in constants and i.endswith(".weight")]
+    return weights[0].removesuffix(".weight") if weights else None
+
+
+def _torch_module(node: onnx.NodeProto) -> str | None:
+    """The dotted module path in the scopes that torch's exporter leaves, e.g. ``['', 'stem', 'stem.2', 'relu6']``."""
+    scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "")
+    names = [s.strip().strip("'\"") for s in scopes.strip("[]").split(",")]
+    return names[-2] if len(names) > 1 and names[-2] else None
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write ``model`` to ``path``; the same model gives the same bytes."""
+    path.write_bytes(model.SerializeToString(deterministic=True))
