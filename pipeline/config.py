@@ -76,7 +76,9 @@ class TrainConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = Field("auto", description="processes per machine; auto is all GPUs, or one CPU")
     num_nodes: int = Field(1, ge=1)
-    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="auto: bf16-mixed on GPU, else 32-true")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto: bf16-mixed on GPU, else 32-true"
+    )
     workers: int = Field(0, ge=0, description="data loader processes")
 
 

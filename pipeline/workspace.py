@@ -1,11 +1,36 @@
-"""Where a run keeps its files, and what a stage is given and gives back."""
+"""Where a run keeps its files, and what a stage is given and gives back.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+::
+
+    runs/cctv/                 one folder per use case
+      train/ ... package/      a stage's files and its record, stage.json; replaced in one step when the stage ends
+      .partial/train/          where the stage works; continued after a kill when its key is still the same
+      .partial/train.key.json  that key
+      .partial/train.old/      the replaced folder, for the moment between two renames
+      .lock                    held while a run lasts
+
+``stage.json`` is written last, so a folder that has one is complete. ``recover`` finishes what a kill cut off.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pipeline.config import RunConfig
+from pipeline.errors import UserError
+from pipeline.files import write_atomically
+
+RECORD = "stage.json"
+SCHEMA = 1
+
+Key = Mapping[str, Mapping[str, Any]]
+"""What a result depends on: groups (settings, inputs, code, libraries) of values by name."""
 
 
 class Progress(Protocol):
@@ -49,12 +74,14 @@ class Context:
         out: an existing folder to write into, empty unless an earlier try with the same key was killed.
         inputs: the folder of each earlier stage that this one is ``after``, by name; read only.
         progress: where to tell how far the work is.
+        provenance: facts about this run for whoever gets the result: ``config_digest``, ``git_commit``.
     """
 
     config: RunConfig
     out: Path
     inputs: Mapping[str, Path]
     progress: Progress = field(default_factory=Quiet)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,3 +95,184 @@ class Result:
 
     metrics: Mapping[str, float]
     gates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that a stage wrote: its SHA-256 and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What ``stage.json`` says about a result.
+
+    Attributes:
+        key: what the result depends on.
+        outputs: every file in the folder but the record, by its path in it.
+        seconds: how long the work took, the last try only.
+        metrics: the stage's numbers.
+        gates: a sentence for each gate that was missed.
+    """
+
+    key: Key
+    outputs: Mapping[str, Output]
+    seconds: float
+    metrics: Mapping[str, float]
+    gates: tuple[str, ...] = ()
+
+
+class DamagedRecordError(Exception):
+    """A ``stage.json`` cannot be read; the stage has to run again."""
+
+
+class Workspace:
+    """The folder of one use case's runs."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; nothing is created before ``open``."""
+        self.folder = folder
+
+    def stage(self, name: str) -> Path:
+        """The folder of the stage's last complete result."""
+        return self.folder / name
+
+    def partial(self, name: str) -> Path:
+        """The folder in which the stage works."""
+        return self.folder / ".partial" / name
+
+    @contextmanager
+    def open(self, stages: Sequence[str]) -> Iterator[None]:
+        """Create the folder, hold its lock, and finish what an earlier run left between two steps.
+
+        Raises:
+            UserError: another run holds the lock, or the folder cannot be written.
+        """
+        try:
+            (self.folder / ".partial").mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("a")
+        except OSError as error:
+            raise _unusable(self.folder, error) from error
+        with lock:
+            try:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                raise UserError(
+                    "another run is at work here", where=self.folder, fix="wait for it, or choose another --runs folder"
+                ) from None
+            try:
+                for name in stages:
+                    self._recover(name)
+            except OSError as error:
+                raise _unusable(self.folder, error) from error
+            yield
+
+    def record(self, name: str) -> Record | None:
+        """The record of the stage's last complete result, ``None`` when there is none.
+
+        Raises:
+            DamagedRecordError: there is one, but it cannot be read.
+        """
+        return read_record(self.stage(name))
+
+    def begin(self, name: str, key: Key) -> Path:
+        """The folder to work in: what an earlier try with the same key left there, otherwise empty."""
+        partial, key_file = self.partial(name), self._key_file(name)
+        if _read_json(key_file) != _jsonable(key) or (partial / RECORD).exists():
+            self.discard(name)
+            write_atomically(key_file, json.dumps(key, sort_keys=True).encode())
+        partial.mkdir(exist_ok=True)
+        return partial
+
+    def interrupted(self, name: str) -> bool:
+        """Whether an earlier try of the stage did not come to its end."""
+        return self._key_file(name).exists() and not (self.partial(name) / RECORD).exists()
+
+    def discard(self, name: str) -> None:
+        """Forget what an earlier try left."""
+        self._key_file(name).unlink(missing_ok=True)
+        _remove(self.partial(name))
+
+    def finish(self, name: str, record: Record) -> None:
+        """Write the record, which makes the work complete, and put it in the place of the last result."""
+        text = json.dumps({"schema": SCHEMA, **_jsonable(asdict(record))}, indent=1, sort_keys=True)
+        write_atomically(self.partial(name) / RECORD, text.encode())
+        self._swap(name)
+
+    def _swap(self, name: str) -> None:
+        """Put a complete partial folder in its place; every step can be the last before a kill, see ``_recover``."""
+        new, final, old = self.partial(name), self.stage(name), self._old(name)
+        _remove(old)
+        if final.exists():
+            final.rename(old)
+        new.rename(final)
+        self._key_file(name).unlink(missing_ok=True)
+        _remove(old)
+
+    def _recover(self, name: str) -> None:
+        """Finish a swap that a kill cut off."""
+        partial, final, old = self.partial(name), self.stage(name), self._old(name)
+        if (partial / RECORD).exists():
+            if old.exists() and not final.exists():
+                partial.rename(final)
+            else:
+                self._swap(name)
+        elif old.exists() and not final.exists():
+            old.rename(final)
+        if final.exists() and not partial.exists():
+            self._key_file(name).unlink(missing_ok=True)
+        _remove(old)
+
+    def _old(self, name: str) -> Path:
+        return self.folder / ".partial" / f"{name}.old"
+
+    def _key_file(self, name: str) -> Path:
+        return self.folder / ".partial" / f"{name}.key.json"
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in ``folder``, ``None`` when there is none.
+
+    Raises:
+        DamagedRecordError: there is one, but it cannot be read or has another schema.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_bytes())
+        if data.pop("schema") != SCHEMA:
+            raise DamagedRecordError(f"{path} was written by another version")
+        data["outputs"] = {name: Output(**output) for name, output in data["outputs"].items()}
+        data["gates"] = tuple(data["gates"])
+        return Record(**data)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedRecordError(f"{path} is damaged") from error
+
+
+def _unusable(folder: Path, error: OSError) -> UserError:
+    fix = "choose another --runs folder"
+    return UserError(f"the runs folder cannot be written: {os.strerror(error.errno or 0)}", where=folder, fix=fix)
+
+
+def _remove(folder: Path) -> None:
+    """Delete the folder, if there is one."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _jsonable(value: Mapping[str, Any]) -> dict[str, Any]:
+    """``value`` as it comes back from JSON."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
+
+
+def _read_json(path: Path) -> object:
+    """What the file says, ``None`` when it is missing or damaged."""
+    try:
+        value: object = json.loads(path.read_bytes())
+        return value
+    except (OSError, ValueError):
+        return None

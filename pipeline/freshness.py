@@ -1,0 +1,189 @@
+"""What a stage's result depends on, and why the result on disk is stale."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from pipeline import sources
+from pipeline.configfile import LoadedConfig
+from pipeline.digests import Digests
+from pipeline.errors import UserError
+from pipeline.workspace import DamagedRecordError, Key, Record, Workspace
+
+_REREAD_BELOW = 64 * 2**20
+"""Outputs smaller than this, in bytes, are read at every run; larger ones when size or times changed."""
+
+_FACTORY = "train.model.factory"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: its name, its folder's name, and the prefix of its metrics.
+        module: what holds its ``run(context) -> Result``; imported only when the stage has to run.
+        sections: the parts of the configuration it reads, dotted; ``target`` also stands for the target's profile.
+        after: the earlier stages whose files it reads.
+        libraries: the distributions whose versions may change its result.
+    """
+
+    name: str
+    module: str
+    sections: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Whether a stage has to run.
+
+    Attributes:
+        key: what its result depends on, now.
+        reasons: why the result on disk will not do; empty when it is fresh.
+        record: the record of the result on disk, if there is a readable one.
+    """
+
+    key: Key
+    reasons: tuple[str, ...]
+    record: Record | None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the result on disk will do."""
+        return not self.reasons
+
+    @property
+    def why(self) -> str:
+        """The reasons in one line."""
+        return "; ".join(self.reasons)
+
+
+class Assessor:
+    """Compares what stages depend on now with what their records say."""
+
+    def __init__(self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profile: Path | None) -> None:
+        """``profile`` is the target's YAML file."""
+        self._loaded = loaded
+        self._workspace = workspace
+        self._digests = digests
+        self._profile = profile
+
+    def assess(self, stage: Stage, forced: str | None = None) -> Assessment:
+        """Whether ``stage`` has to run; ``forced`` is a reason that needs no other.
+
+        Raises:
+            UserError: a file that the stage reads is missing or cannot be read.
+        """
+        key = self._key(stage)
+        try:
+            record = self._workspace.record(stage.name)
+        except DamagedRecordError as error:
+            return Assessment(key, (str(error),), None)
+        reasons = [forced] if forced else []
+        if record is not None:
+            reasons += [*changes(record.key, key), *self._damage(stage.name, record)]
+        elif not self._workspace.interrupted(stage.name):
+            reasons.append("never run")
+        if (record is None or reasons) and self._workspace.interrupted(stage.name):
+            reasons.append("the last run was interrupted")
+        return Assessment(key, tuple(reasons), record)
+
+    def outputs(self, folder: Path, names: Sequence[str]) -> dict[str, str]:
+        """SHA-256 of each named file in ``folder``, read anew."""
+        return {name: self._digests.file(folder / name, reread=True) for name in names}
+
+    def _key(self, stage: Stage) -> Key:
+        return {
+            "settings": {name: value for name, value in self._loaded.settings.items() if _covers(stage.sections, name)},
+            "inputs": dict(self._inputs(stage)),
+            "code": self._code(stage),
+            "libraries": {name: _version(name) for name in stage.libraries},
+        }
+
+    def _inputs(self, stage: Stage) -> Iterator[tuple[str, str]]:
+        """The digest of each file and folder that the stage reads, by the name that a reason gives it."""
+        for name, file in self._loaded.files.items():
+            if _covers(stage.sections, name):
+                yield f"{self._loaded.settings[name]} ({name})", self._digest(file, name)
+        if "target" in stage.sections and self._profile is not None:
+            yield f"the target's profile {self._profile.name}", self._digest(self._profile, "target")
+        for name in stage.after:
+            try:
+                record = self._workspace.record(name)
+            except DamagedRecordError:
+                record = None
+            for path, output in (record.outputs if record else {}).items():
+                yield f"{name}/{path}", output.sha256
+
+    def _digest(self, file: Path, setting: str) -> str:
+        try:
+            return self._digests.tree(file)
+        except OSError as error:
+            raise UserError(
+                f"{setting} is {file}, which cannot be read: {error.strerror}", where=self._loaded.path
+            ) from error
+
+    def _code(self, stage: Stage) -> dict[str, str]:
+        modules, roots = [stage.module], [sources.project()]
+        if _covers(stage.sections, _FACTORY):
+            module = str(self._loaded.settings[_FACTORY]).partition(":")[0]
+            modules.append(module)
+            own = sources.locate(module, (self._loaded.path.parent, Path.cwd()))
+            roots += [own] if own else []
+        return {name: self._digests.file(path) for name, path in sources.walk(modules, roots).items()}
+
+    def _damage(self, name: str, record: Record) -> Iterator[str]:
+        """A reason for each output that is not what the stage wrote."""
+        for path, output in record.outputs.items():
+            file = self._workspace.stage(name) / path
+            try:
+                size = file.stat().st_size
+                same = size == output.size and (self._digests.file(file, reread=size < _REREAD_BELOW) == output.sha256)
+            except OSError:
+                yield f"output {path} is missing"
+                continue
+            if not same:
+                yield f"output {path} changed on disk"
+
+
+def changes(old: Key, new: Key) -> list[str]:
+    """A reason for each thing that a result depended on and that is no longer so."""
+    reasons = []
+    for group, phrase in _PHRASES.items():
+        before, now = old.get(group, {}), new.get(group, {})
+        for name in dict.fromkeys([*now, *before]):
+            if name not in before:
+                reasons.append(f"{name} is new")
+            elif name not in now:
+                reasons.append(f"{name} is gone")
+            elif before[name] != now[name]:
+                reasons.append(phrase.format(name=name, old=_short(before[name]), new=_short(now[name])))
+    return reasons
+
+
+_PHRASES: Mapping[str, str] = {
+    "settings": "{name} changed {old} -> {new}",
+    "inputs": "{name} changed",
+    "code": "{name} changed",
+    "libraries": "{name} {old} -> {new}",
+}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _covers(sections: Sequence[str], name: str) -> bool:
+    """Whether one of the sections is the setting ``name`` or holds it."""
+    return any(name == section or name.startswith(f"{section}.") for section in sections)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "absent"
