@@ -1,0 +1,259 @@
+"""The manifest of a bundle: what it holds, how its pieces connect, and what must be true of it."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from runtime import strict_json
+from runtime.adapters.detection import BoxDecoder
+from runtime.adapters.image import Preprocess
+from runtime.errors import BundleError
+from runtime.tensors import TensorSpec
+
+SCHEMA = 1
+"""The schema that this runtime reads and writes."""
+
+DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float16", "float32", "bool")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+
+
+@dataclass(frozen=True)
+class PartitionEntry:
+    """A piece of the graph that runs on one device.
+
+    Attributes:
+        device: ``npu`` or ``cpu``.
+        program: file of the compiled program; ``None`` for a CPU partition.
+        model: file of the partition as ONNX (QDQ when quantized): what runs on the CPU, and for an NPU partition
+            what ``--delegate cpu`` runs.
+        inputs: tensors it reads.
+        outputs: tensors it gives.
+        nodes: graph nodes in it, in execution order.
+    """
+
+    device: Literal["npu", "cpu"]
+    program: str | None
+    model: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line over which tracked objects are counted: ``start`` and ``end`` as (x, y) in source pixels."""
+
+    name: str
+    start: tuple[float, float]
+    end: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file in the bundle: SHA-256 in hexadecimal, and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class GoldenEntry:
+    """Golden vectors: two ``.npz`` files of arrays by tensor name, each ``count`` vectors stacked in front."""
+
+    inputs: str
+    outputs: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says about itself.
+
+    Attributes:
+        schema: version of this format.
+        name: of the use case.
+        target: the NPU the programs were compiled for.
+        contract: the integer contract they were folded for.
+        labels: of the classes, in the order of the score channels.
+        tensors: every tensor that enters, leaves or crosses between partitions.
+        inputs: names of the tensors that enter; one image [1, 3, height, width].
+        outputs: names of the tensors that leave, in the order of ``output_names``.
+        output_names: what the outputs are called by the post-processing.
+        partitions: in execution order.
+        preprocess: how a frame becomes the input.
+        decoder: how outputs become boxes.
+        lines: over which tracked objects are counted.
+        provenance: where the bundle comes from: configuration digest, versions, commit.
+        golden: golden vectors, if any.
+        files: every other file in the bundle; filled in by ``write_bundle``.
+    """
+
+    schema: int
+    name: str
+    target: str
+    contract: str
+    labels: tuple[str, ...]
+    tensors: tuple[TensorSpec, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    output_names: tuple[str, ...]
+    partitions: tuple[PartitionEntry, ...]
+    preprocess: Preprocess
+    decoder: BoxDecoder
+    lines: tuple[Line, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    golden: GoldenEntry | None = None
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> TensorSpec:
+        """The tensor called ``name``; it exists in a manifest that was checked."""
+        return next(spec for spec in self.tensors if spec.name == name)
+
+
+def parse_manifest(data: bytes, where: object) -> Manifest:
+    """The manifest in ``data``, checked.
+
+    Raises:
+        BundleError: not JSON, of a newer or unknown schema, with unknown, missing or mistyped keys, or
+            contradicting itself (see :func:`check`).
+    """
+    value = strict_json.parse(data, where)
+    schema = value.get("schema")
+    if type(schema) is int and schema > SCHEMA:
+        what = f"written by a newer version: schema {schema}, this runtime reads {SCHEMA}"
+        raise BundleError(what, where=where, fix="update the runtime")
+    if "schema" in value and schema != SCHEMA:
+        raise BundleError(f"schema is {schema!r}, this runtime reads {SCHEMA}", where=where)
+    manifest = strict_json.build(Manifest, value, where)
+    check(manifest, where)
+    return manifest
+
+
+def check(manifest: Manifest, where: object) -> None:
+    """Refuse a manifest whose parts do not fit together.
+
+    Raises:
+        BundleError: the first thing found, in the words of the manifest.
+    """
+    for problem in _problems(manifest):
+        raise BundleError(problem, where=where)
+
+
+def _problems(manifest: Manifest) -> Iterable[str]:
+    """Sentences, one per contradiction."""
+    yield from _name_problems(manifest)
+    for spec in manifest.tensors:
+        yield from _tensor_problems(spec)
+    yield from _flow_problems(manifest)
+    yield from _file_problems(manifest)
+    yield from _image_problems(manifest)
+
+
+def _name_problems(manifest: Manifest) -> Iterable[str]:
+    listed = {
+        "labels": manifest.labels,
+        "tensors": tuple(spec.name for spec in manifest.tensors),
+        "inputs": manifest.inputs,
+        "outputs": manifest.outputs,
+        "output_names": manifest.output_names,
+    }
+    for key, names in listed.items():
+        if not names:
+            yield f"{key} is empty"
+        yield from _repeated(key, names)
+    yield from _repeated("lines", tuple(line.name for line in manifest.lines))
+    if len(manifest.outputs) != len(manifest.output_names):
+        yield f"outputs has {len(manifest.outputs)} names and output_names {len(manifest.output_names)}"
+    for key in ("name", "target", "contract"):
+        if not getattr(manifest, key):
+            yield f"{key} is empty"
+
+
+def _repeated(key: str, names: tuple[str, ...]) -> Iterable[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{key} names {name} twice"
+
+
+def _tensor_problems(spec: TensorSpec) -> Iterable[str]:
+    at = f"tensor {spec.name}"
+    if spec.dtype not in DTYPES:
+        yield f"{at} has dtype {spec.dtype}, not one of {', '.join(DTYPES)}"
+    if any(size < 1 for size in spec.shape) or math.prod(spec.shape) > 2**31:
+        yield f"{at} has shape {list(spec.shape)}; every size must be at least 1, and 2**31 elements are the most"
+    if (spec.scale is None) != (spec.zero_point is None):
+        yield f"{at} has only one of scale and zero_point"
+    if spec.scale is not None and spec.scale <= 0:
+        yield f"{at} has scale {spec.scale}; it must be above 0"
+    if spec.zero_point is not None and spec.dtype == "int8" and not -128 <= spec.zero_point <= 127:
+        yield f"{at} has zero_point {spec.zero_point}, which is not an int8"
+
+
+def _flow_problems(manifest: Manifest) -> Iterable[str]:
+    known = {spec.name for spec in manifest.tensors}
+    ready = set(manifest.inputs)
+    for name in (*manifest.inputs, *manifest.outputs):
+        if name not in known:
+            yield f"tensor {name} is not in tensors"
+    if not manifest.partitions:
+        yield "partitions is empty"
+    for index, partition in enumerate(manifest.partitions):
+        at = f"partitions[{index}]"
+        for name in (*partition.inputs, *partition.outputs):
+            if name not in known:
+                yield f"{at} names tensor {name}, which is not in tensors"
+        for name in partition.inputs:
+            if name not in ready:
+                yield f"{at} reads tensor {name} before a partition gives it"
+        for name in partition.outputs:
+            if name in ready:
+                yield f"{at} gives tensor {name}, which exists already"
+        yield from _repeated(f"{at}.inputs", partition.inputs)
+        yield from _repeated(f"{at}.outputs", partition.outputs)
+        ready.update(partition.outputs)
+    for name in manifest.outputs:
+        if name not in ready:
+            yield f"no partition gives the output {name}"
+
+
+def _file_problems(manifest: Manifest) -> Iterable[str]:
+    for name, entry in manifest.files.items():
+        if not safe_name(name) or name == "manifest.json":
+            yield f"files has {name!r}, which is not a plain relative path"
+        if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256) or entry.size < 0:
+            yield f"files has no SHA-256 and size of {name}"
+    for index, partition in enumerate(manifest.partitions):
+        if (partition.program is not None) != (partition.device == "npu"):
+            yield f"partitions[{index}] runs on {partition.device} and has program {partition.program}"
+        needed = [partition.model] if partition.program is None else [partition.program, partition.model]
+        for name in needed:
+            if name not in manifest.files:
+                yield f"partitions[{index}] names file {name}, which is not in files"
+    if manifest.golden is not None:
+        for name in (manifest.golden.inputs, manifest.golden.outputs):
+            if name not in manifest.files:
+                yield f"golden names file {name}, which is not in files"
+        if manifest.golden.count < 1:
+            yield "golden.count must be at least 1"
+
+
+def _image_problems(manifest: Manifest) -> Iterable[str]:
+    pre, decoder = manifest.preprocess, manifest.decoder
+    if pre.width < 1 or pre.height < 1 or min(pre.std) <= 0:
+        yield "preprocess: width and height must be at least 1, std above 0"
+    if decoder.stride < 1 or decoder.max_detections < 1:
+        yield "decoder: stride and max_detections must be at least 1"
+    if not (0 <= decoder.score_threshold <= 1 and 0 <= decoder.iou_threshold <= 1):
+        yield "decoder: thresholds must be in 0..1"
+    shape = (1, 3, pre.height, pre.width)
+    for spec in manifest.tensors:
+        if spec.name in manifest.inputs and spec.shape != shape:
+            yield f"input {spec.name} has shape {list(spec.shape)}, the preprocessing gives {list(shape)}"
+    if len(manifest.inputs) != 1:
+        yield f"inputs has {len(manifest.inputs)} names; the preprocessing gives one image"
+
+
+def safe_name(name: str) -> bool:
+    """Whether ``name`` is a plain relative path: letters, digits, ``._-`` and ``/``, no part starting with a dot."""
+    return _NAME.fullmatch(name) is not None
