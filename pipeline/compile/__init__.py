@@ -1,1 +1,1 @@
-"""pipeline/compile."""
+"""From a placed graph to what is deployed: NPU programs, CPU models, the bundle and its deploy folder."""

@@ -28,7 +28,7 @@ def capture(
         ModelError: torch cannot export the module, or the result is not valid ONNX.
     """
     kind = type(module).__name__
-    module = module.eval().to("cpu", memory_format=torch.contiguous_format)
+    module = module.eval().to("cpu").to(memory_format=torch.contiguous_format)
     try:
         with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnxscript"):
             warnings.simplefilter("ignore")

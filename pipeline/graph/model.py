@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from pipeline.errors import ModelError
 
@@ -17,7 +18,7 @@ def load(path: Path) -> onnx.ModelProto:
         model = onnx.load(path)
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
-    except Exception as error:  # noqa: BLE001  protobuf raises its own DecodeError, which has no public base
+    except DecodeError as error:
         raise ModelError(f"is not an ONNX file, or is cut short: {error}", where=path) from error
     return check(model, path)
 

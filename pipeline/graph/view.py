@@ -268,7 +268,8 @@ class _Builder:
         name = "" if value is None else str(value.name)
         if name not in self.constants:
             raise ModelError(
-                f"{node.op_type} takes its scale or zero point from a computed tensor", where=node.name or name,
+                f"{node.op_type} takes its scale or zero point from a computed tensor",
+                where=node.name or name,
                 fix="quantize statically",
             )
         return self.constants[name]

@@ -1,1 +1,1 @@
-"""pipeline/quantize."""
+"""Post-training quantization: ranges from calibration, scales, and the quantized model."""

@@ -1,0 +1,137 @@
+"""Writing quantize/dequantize pairs: from a float ONNX model and encodings to the quantized model.
+
+The quantized file carries parameters; what its integers mean is the target's contract (``runtime.npu.contracts``).
+A tensor ``t`` becomes ``t`` -> QuantizeLinear -> ``t_quantized`` -> DequantizeLinear -> ``t_dequantized`` -> readers.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from pipeline.errors import ModelError
+from pipeline.graph.view import Node, view
+from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
+
+
+def insert(model: onnx.ModelProto, encodings: Encodings) -> onnx.ModelProto:
+    """``model`` with int8 weights, int32 biases and a pair on every activation that ``encodings`` names.
+
+    The model's input and output names and shapes stay. Raises ``ModelError`` when an encoding names no tensor.
+    """
+    writer = _Writer(model, encodings)
+    return writer.write()
+
+
+class _Writer:
+    """Rebuilds the graph's node list once, front to back."""
+
+    def __init__(self, model: onnx.ModelProto, encodings: Encodings) -> None:
+        self.encodings = encodings
+        self.result = onnx.ModelProto()
+        self.result.CopyFrom(model)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {i.name: i for i in model.graph.initializer}
+        self.renamed: dict[str, str] = {}
+        self.outputs = {o.name for o in model.graph.output}
+        self.views: Mapping[str, Node] = {n.name: n for n in view(model).nodes}
+        known = {v for n in model.graph.node for v in n.output} | {i.name for i in model.graph.input}
+        unknown = sorted(set(encodings.activations) - known)
+        if unknown:
+            raise ModelError(f"the encodings name tensors that the model does not have: {', '.join(unknown[:3])}")
+
+    def write(self) -> onnx.ModelProto:
+        graph = self.result.graph
+        for value in graph.input:
+            self._pair(value.name)
+        for node in graph.node:
+            self._node(node)
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        graph.initializer.extend(c for name, c in self.constants.items() if name in used)
+        return onnx.shape_inference.infer_shapes(self.result, strict_mode=True)
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        if len(node.input) > 1 and node.input[1] in self.encodings.weights:
+            self._weights(copy, self.views[node.name])
+        for index, name in enumerate(copy.input):
+            copy.input[index] = self.renamed.get(name, name)
+        outputs = list(node.output)
+        for index, name in enumerate(outputs):
+            if name in self.outputs and name in self.encodings.activations:
+                copy.output[index] = f"{name}_real"
+        self.nodes.append(copy)
+        for name in outputs:
+            self._pair(name)
+
+    def _pair(self, name: str) -> None:
+        encoding = self.encodings.activations.get(name)
+        if encoding is None:
+            return
+        is_output = name in self.outputs
+        source = f"{name}_real" if is_output else name
+        result = name if is_output else f"{name}_dequantized"
+        parameters = self._activation_parameters(name, encoding)
+        quantized = f"{name}_quantized"
+        self._add("QuantizeLinear", [source, *parameters], quantized)
+        self._add("DequantizeLinear", [quantized, *parameters], result)
+        self.renamed[name] = result
+
+    def _activation_parameters(self, name: str, encoding: ActivationEncoding) -> list[str]:
+        scale = self._constant(f"{name}_scale", np.float32(encoding.scale))
+        return [scale, self._constant(f"{name}_zero_point", np.int8(encoding.zero_point))]
+
+    def _weights(self, copy: onnx.NodeProto, node: Node) -> None:
+        weight = node.required(1)
+        encoding = self.encodings.weights[weight.name]
+        scales = np.array(encoding.scales, np.float32)
+        integers = round_weight(weight.real, encoding)
+        copy.input[1] = self._dequantized(weight.name, integers, scales, encoding.axis)
+        bias = node.input(2)
+        if bias is None or bias.constant is None:
+            return
+        activation = self.encodings.activations[node.required(0).name]
+        products = np.float32(activation.scale) * scales
+        values = np.rint(bias.real.astype(np.float64) / products.astype(np.float64))
+        axis = None if encoding.axis is None else 0
+        name = f"{bias.name}@{node.name}"  # a bias may serve several operators, each with its own scale
+        copy.input[2] = self._dequantized(name, values.astype(np.int32), products, axis)
+
+    def _dequantized(
+        self, name: str, integers: NDArray[np.generic], scales: NDArray[np.float32], axis: int | None
+    ) -> str:
+        result = f"{name}_dequantized"
+        if all(result not in n.output for n in self.nodes):
+            scale = scales.reshape(()) if axis is None else scales
+            inputs = [
+                self._constant(f"{name}_quantized", integers),
+                self._constant(f"{name}_scale", scale),
+                self._constant(f"{name}_zero_point", np.zeros(scale.shape, integers.dtype)),
+            ]
+            self._add("DequantizeLinear", inputs, result, axis)
+        return result
+
+    def _constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
+        self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
+
+    def _add(self, op: str, inputs: list[str], output: str, axis: int | None = None) -> None:
+        node = helper.make_node(op, inputs, [output], name=f"{output}:{op}")
+        if axis is not None:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self.nodes.append(node)
+
+
+def round_weight(values: NDArray[np.generic], encoding: WeightEncoding) -> NDArray[np.int8]:
+    """``values`` as symmetric int8 in [-127, 127], rounded to the nearest, ties to even."""
+    scales = np.array(encoding.scales, np.float64)
+    if encoding.axis is not None:
+        along = [1] * values.ndim
+        along[encoding.axis] = -1
+        scales = scales.reshape(along)
+    return np.clip(np.rint(values.astype(np.float64) / scales), -127, 127).astype(np.int8)
