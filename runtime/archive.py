@@ -1,4 +1,4 @@
-"""A zip file that is the same bytes for the same entries, written and read without the ``zipfile`` module.
+"""A zip file that is the same bytes for the same entries, with no choice left to a library.
 
 Entries are sorted by name, dated 1980-01-01, with one fixed mode; stored, or deflated for arrays. Reading accepts
 nothing else: :func:`unpack` writes what it read again and compares, so no changed byte goes unseen.
@@ -7,6 +7,7 @@ Format: PKWARE APPNOTE.TXT 6.3.10, sections 4.3.7 (local header), 4.3.12 (centra
 
 import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping
 
@@ -126,7 +127,11 @@ def unpack_arrays(data: bytes, where: object) -> dict[str, NDArray[np.generic]]:
         BundleError: ``data`` is not such a file, or holds something that is not a plain array.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zlib.error, AttributeError) as error:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"is not a file of arrays ({error})", where=where) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise BundleError(f"is not a file of arrays ({name} is none)", where=where)
+    return arrays

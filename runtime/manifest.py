@@ -246,12 +246,27 @@ def _image_problems(manifest: Manifest) -> Iterable[str]:
         yield "decoder: stride and max_detections must be at least 1"
     if not (0 <= decoder.score_threshold <= 1 and 0 <= decoder.iou_threshold <= 1):
         yield "decoder: thresholds must be in 0..1"
-    shape = (1, 3, pre.height, pre.width)
-    for spec in manifest.tensors:
-        if spec.name in manifest.inputs and spec.shape != shape:
-            yield f"input {spec.name} has shape {list(spec.shape)}, the preprocessing gives {list(shape)}"
     if len(manifest.inputs) != 1:
         yield f"inputs has {len(manifest.inputs)} names; the preprocessing gives one image"
+    shape = (1, 3, pre.height, pre.width)
+    for spec in (spec for spec in manifest.tensors if spec.name in manifest.inputs):
+        if spec.shape != shape:
+            yield f"input {spec.name} has shape {list(spec.shape)}, the preprocessing gives {list(shape)}"
+        if spec.dtype != ("float32" if spec.scale is None else "int8"):
+            yield f"input {spec.name} is {spec.dtype}; the preprocessing gives float32, or int8 with a scale"
+    yield from _output_problems(manifest)
+
+
+def _output_problems(manifest: Manifest) -> Iterable[str]:
+    if sorted(manifest.output_names) != ["boxes", "scores"]:
+        yield f"output_names is {list(manifest.output_names)}; the decoder takes scores and boxes"
+        return
+    named = dict(zip(manifest.output_names, manifest.outputs, strict=True))
+    scores, boxes = (manifest.tensor(named[key]).shape for key in ("scores", "boxes"))
+    if len(scores) != 4 or scores[:2] != (1, len(manifest.labels)):
+        yield f"scores has shape {list(scores)}; for {len(manifest.labels)} labels it is [1, labels, rows, columns]"
+    if len(boxes) != 4 or boxes[:2] != (1, 4) or boxes[2:] != scores[2:]:
+        yield f"boxes has shape {list(boxes)}; it is [1, 4, rows, columns], with the rows and columns of scores"
 
 
 def safe_name(name: str) -> bool:

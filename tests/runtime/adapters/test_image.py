@@ -35,10 +35,7 @@ def plain_axis(samples, size, bits_out):
     taps = coefficients(source, size)
     drop = 14 - bits_out
     return [
-        [
-            (sum(int(taps[x, i]) * v[c] for i, v in enumerate(samples)) + (1 << (drop - 1))) >> drop
-            for c in range(3)
-        ]
+        [(sum(int(taps[x, i]) * v[c] for i, v in enumerate(samples)) + (1 << (drop - 1))) >> drop for c in range(3)]
         for x in range(size)
     ]
 
@@ -179,16 +176,12 @@ def onnx_quantize(real, scale, zero_point):
     return session.run(None, {"x": real})[0]
 
 
-@pytest.mark.parametrize(
-    ("scale", "zero_point"), [(1 / 255, -128), (0.0187, -14), (2.0**-6, 3), (0.001, 127)]
-)
+@pytest.mark.parametrize(("scale", "zero_point"), [(1 / 255, -128), (0.0187, -14), (2.0**-6, 3), (0.001, 127)])
 @pytest.mark.parametrize("pre", [IMAGENET, Preprocess(8, 8)])
 def test_quantize_is_onnx_quantizelinear(pre, scale, zero_point):
     pixels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
     spec = TensorSpec("image", (1, 3, 16, 16), "int8", scale, zero_point)
-    assert np.array_equal(
-        quantize(pixels, pre, spec), onnx_quantize(normalize(pixels, pre), scale, zero_point)
-    )
+    assert np.array_equal(quantize(pixels, pre, spec), onnx_quantize(normalize(pixels, pre), scale, zero_point))
 
 
 @pytest.mark.parametrize(

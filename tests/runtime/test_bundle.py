@@ -1,0 +1,394 @@
+"""The bundle format: what is written, and everything that is refused."""
+
+import hashlib
+import io
+import json
+import struct
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+
+from runtime import archive, bundle, strict_json
+from runtime.bundle import GoldenEntry, open_bundle, write_bundle
+from runtime.errors import BundleError
+from runtime.manifest import FileEntry, Line, Manifest
+from runtime.tensors import TensorSpec
+
+
+def entries_of(path):
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def rewritten(tmp_path, source, change):
+    """A bundle whose entries ``change`` has edited, the manifest's hashes left as they are."""
+    entries = entries_of(source)
+    change(entries)
+    path = tmp_path / "changed.npub"
+    path.write_bytes(archive.pack(entries))
+    return path
+
+
+def with_manifest(tmp_path, source, change):
+    def edit(entries):
+        manifest = json.loads(entries["manifest.json"])
+        change(manifest)
+        entries["manifest.json"] = json.dumps(manifest).encode()
+
+    return rewritten(tmp_path, source, edit)
+
+
+def test_roundtrip(tiny_bundle):
+    opened = open_bundle(tiny_bundle)
+    manifest, payloads = tiny.whole()
+    assert replace(opened.manifest, files={}, golden=None) == manifest
+    assert opened.read("programs/0.npup") == payloads["programs/0.npup"]
+    assert opened.sha256 == hashlib.sha256(tiny_bundle.read_bytes()).hexdigest()
+    assert opened.size == tiny_bundle.stat().st_size
+    assert opened.manifest.files["models/0.onnx"].size == len(payloads["models/0.onnx"])
+
+
+def test_same_input_gives_the_same_bytes(tmp_path, tiny_bundle):
+    again = tiny.write(tmp_path / "other-name.npub")
+    assert again.read_bytes() == tiny_bundle.read_bytes()
+
+
+def test_other_programs_can_read_it(tiny_bundle):
+    with zipfile.ZipFile(tiny_bundle) as file:
+        assert file.testzip() is None
+        assert file.namelist() == sorted(file.namelist())
+        assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+        with np.load(io.BytesIO(file.read("golden/inputs.npz"))) as arrays:
+            assert np.array_equal(arrays["image"], tiny.golden_images())
+
+
+def test_every_flipped_byte_is_noticed(tmp_path, tiny_bundle):
+    data = tiny_bundle.read_bytes()
+    path = tmp_path / "flipped.npub"
+    positions = [*range(0, len(data), 37), *range(len(data) - 700, len(data))]
+    for position in positions:
+        path.write_bytes(data[:position] + bytes([data[position] ^ 1 << position % 8]) + data[position + 1 :])
+        with pytest.raises(BundleError, match=r"flipped\.npub: "):
+            open_bundle(path)
+
+
+def test_every_truncation_is_noticed(tmp_path, tiny_bundle):
+    data = tiny_bundle.read_bytes()
+    path = tmp_path / "short.npub"
+    for length in [*range(0, len(data), 101), *range(len(data) - 30, len(data))]:
+        path.write_bytes(data[:length])
+        with pytest.raises(BundleError, match="truncated"):
+            open_bundle(path)
+
+
+def test_trailing_bytes_are_noticed(tmp_path, tiny_bundle):
+    path = tmp_path / "long.npub"
+    data = tiny_bundle.read_bytes()
+    path.write_bytes(data + data[-22:])
+    with pytest.raises(BundleError, match="bytes that belong to no file"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\3\4", b"\0" * 100])
+def test_not_a_bundle(tmp_path, content):
+    path = tmp_path / "x.npub"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"x\.npub: is not a bundle, or is truncated"):
+        open_bundle(path)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(BundleError, match=r"none\.npub: cannot be read: No such file"):
+        open_bundle(tmp_path / "none.npub")
+    with pytest.raises(BundleError, match="cannot be read: Is a directory"):
+        open_bundle(tmp_path)
+
+
+def test_too_large(tmp_path, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
+    with pytest.raises(BundleError, match="is larger than 1000 bytes"):
+        open_bundle(tiny_bundle)
+
+
+def test_no_manifest(tmp_path, tiny_bundle):
+    path = rewritten(tmp_path, tiny_bundle, lambda e: e.pop("manifest.json"))
+    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+        open_bundle(path)
+
+
+def test_changed_missing_and_extra_files(tmp_path, tiny_bundle):
+    def change(entries):
+        entries["models/0.onnx"] = entries["models/0.onnx"][:-1] + b"!"
+
+    with pytest.raises(BundleError, match=r"models/0\.onnx was changed: its SHA-256"):
+        open_bundle(rewritten(tmp_path, tiny_bundle, change))
+    with pytest.raises(BundleError, match=r"models/0\.onnx has 3 bytes, its manifest says \d+"):
+        open_bundle(rewritten(tmp_path, tiny_bundle, lambda e: e.update({"models/0.onnx": b"abc"})))
+    with pytest.raises(BundleError, match=r"programs/0\.npup is missing"):
+        open_bundle(rewritten(tmp_path, tiny_bundle, lambda e: e.pop("programs/0.npup")))
+    with pytest.raises(BundleError, match=r"holds extra\.txt, which its manifest does not name"):
+        open_bundle(rewritten(tmp_path, tiny_bundle, lambda e: e.update({"extra.txt": b""})))
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a\\b", "a/../b", ".hidden", "a//b", "", "C:x", "ä"])
+def test_unsafe_names(tmp_path, tiny_bundle, name):
+    path = rewritten(tmp_path, tiny_bundle, lambda e: e.update({name: b"x"}))
+    with pytest.raises(BundleError, match="is not a plain relative path"):
+        open_bundle(path)
+
+
+def zipped(tmp_path, source, compression=zipfile.ZIP_STORED, extra=()):
+    """The bundle's entries as zipfile writes them, then ``extra`` (info, data)."""
+    path = tmp_path / "zipped.npub"
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in entries_of(source).items():
+            file.writestr(name, data)
+        for info, data in extra:
+            file.writestr(info, data)
+    return path
+
+
+def test_compressed_members(tmp_path, tiny_bundle):
+    with pytest.raises(BundleError, match="is compressed; a bundle's files are stored plainly"):
+        open_bundle(zipped(tmp_path, tiny_bundle, zipfile.ZIP_DEFLATED))
+
+
+def test_repacked_by_another_program(tmp_path, tiny_bundle):
+    with pytest.raises(BundleError, match=r"repacked by another program \(use the file as the package stage wrote it"):
+        open_bundle(zipped(tmp_path, tiny_bundle))
+
+
+def test_links(tmp_path, tiny_bundle):
+    info = zipfile.ZipInfo("link")
+    info.create_system, info.external_attr = 3, 0o120777 << 16
+    with pytest.raises(BundleError, match="link is a link"):
+        open_bundle(zipped(tmp_path, tiny_bundle, extra=[(info, b"/etc/passwd")]))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_duplicate_names(tmp_path, tiny_bundle):
+    with pytest.raises(BundleError, match=r"holds two files named manifest\.json"):
+        open_bundle(zipped(tmp_path, tiny_bundle, extra=[("manifest.json", b"{}")]))
+
+
+def patched(data, offset, values):
+    return data[:offset] + values + data[offset + len(values) :]
+
+
+def test_encrypted_damaged_and_misplaced_entries(tmp_path, tiny_bundle):
+    data = tiny_bundle.read_bytes()
+    start = struct.unpack_from("<L", data, len(data) - 6)[0]
+    cases = {
+        "is encrypted": patched(data, start + 8, b"\1"),
+        "its directory cannot be read": patched(data, start, b"XX"),
+        "lies beyond the end": patched(data, start + 42, b"\xff\xff\xff\x7f"),
+        "is damaged \\(its checksum differs\\)": patched(data, 60, b"\xff\xff\xff\xff"),
+        "repacked": patched(data, 10, b"\1"),
+    }
+    for message, content in cases.items():
+        path = tmp_path / "patched.npub"
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=message):
+            open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "is a list, not an object"),
+        (b'"x"', 'is "x", not an object'),
+        (b'{"schema": 1, "schema": 1}', "has a key twice"),
+        (b'{"schema": NaN}', "has NaN, which is not JSON"),
+        (b"{}", "schema is missing|name is missing"),
+        (b'{"schema": 2}', r"written by a newer version: schema 2, this runtime reads 1 \(update the runtime\)"),
+        (b'{"schema": 0}', "schema is 0, this runtime reads 1"),
+        (b'{"schema": "1"}', "schema is '1', this runtime reads 1"),
+    ],
+)
+def test_manifest_that_is_none(tmp_path, tiny_bundle, content, message):
+    path = rewritten(tmp_path, tiny_bundle, lambda e: e.update({"manifest.json": content}))
+    with pytest.raises(BundleError, match=message):
+        open_bundle(path)
+
+
+def deep(keys, value):
+    """An edit that sets ``value`` at ``keys``."""
+
+    def change(manifest):
+        for key in keys[:-1]:
+            manifest = manifest[key]
+        manifest[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (deep(["lable"], 1), r"manifest\.json: lable is not a key \(did you mean labels\?\)"),
+        (deep(["decoder", "strid"], 1), r"decoder\.strid is not a key \(did you mean stride\?\)"),
+        (lambda m: m.pop("lines"), "lines is missing"),
+        (lambda m: m["partitions"][0].pop("nodes"), r"partitions\[0\]\.nodes is missing"),
+        (deep(["name"], 3), "name is 3, not a string"),
+        (deep(["labels"], "person"), 'labels is "person", not a list'),
+        (deep(["decoder", "stride"], 2.0), r"decoder\.stride is 2\.0, not a whole number"),
+        (deep(["decoder", "stride"], True), r"decoder\.stride is true, not a whole number"),
+        (deep(["decoder", "iou_threshold"], "x"), r"decoder\.iou_threshold is \"x\", not a finite number"),
+        (deep(["decoder", "iou_threshold"], 1e999), "Infinity"),
+        (deep(["decoder"], []), "decoder is a list, not an object"),
+        (deep(["provenance"], []), "provenance is a list, not an object"),
+        (deep(["provenance", "commit"], None), r"provenance\.commit is null, not a string"),
+        (deep(["lines", 0, "start"], [1]), r"lines\[0\]\.start has 1 items, not 2"),
+        (deep(["partitions", 0, "device"], "gpu"), r"partitions\[0\]\.device is \"gpu\", not one of 'npu', 'cpu'"),
+        (deep(["partitions", 0, "device"], ["npu"]), r"partitions\[0\]\.device is a list, not one of"),
+    ],
+)
+def test_manifest_of_the_wrong_shape(tmp_path, tiny_bundle, change, message):
+    with pytest.raises(BundleError, match=message):
+        open_bundle(with_manifest(tmp_path, tiny_bundle, change))
+
+
+def spec(**changes):
+    return lambda m: {"tensors": (replace(m.tensors[0], **changes), *m.tensors[1:])}
+
+
+def part(**changes):
+    return lambda m: {"partitions": (replace(m.partitions[0], **changes),)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: {"labels": ()}, "labels is empty"),
+        (lambda m: {"labels": ("a", "a")}, "labels names a twice"),
+        (lambda m: {"target": ""}, "target is empty"),
+        (lambda m: {"lines": (*m.lines, *m.lines)}, "lines names door twice"),
+        (lambda m: {"tensors": (*m.tensors, m.tensors[0])}, "tensors names image twice"),
+        (lambda m: {"output_names": ("scores",)}, "outputs has 2 names and output_names 1"),
+        (lambda m: {"output_names": ("scores", "other")}, "the decoder takes scores and boxes"),
+        (spec(dtype="complex64"), "tensor image has dtype complex64"),
+        (spec(shape=(1, 3, 0, 24)), r"tensor image has shape \[1, 3, 0, 24\]"),
+        (spec(zero_point=None), "tensor image has only one of scale and zero_point"),
+        (spec(scale=0.0), r"tensor image has scale 0\.0; it must be above 0"),
+        (spec(zero_point=200), "tensor image has zero_point 200"),
+        (spec(shape=(1, 3, 16, 25)), r"the preprocessing gives \[1, 3, 16, 24\]"),
+        (spec(scale=None, zero_point=None), "input image is int8; the preprocessing gives float32, or int8"),
+        (lambda m: {"inputs": ("other",)}, "tensor other is not in tensors"),
+        (lambda m: {"inputs": ("image", "scores_q")}, r"exists already|inputs has 2 names"),
+        (lambda m: {"partitions": ()}, "partitions is empty"),
+        (part(inputs=("ghost",)), r"partitions\[0\] names tensor ghost, which is not in tensors"),
+        (part(inputs=("image", "image")), r"partitions\[0\]\.inputs names image twice"),
+        (part(inputs=("boxes_q",)), r"partitions\[0\] reads tensor boxes_q before a partition gives it"),
+        (part(outputs=("image",)), r"partitions\[0\] gives tensor image, which exists already"),
+        (part(outputs=("scores_q",)), "no partition gives the output boxes_q"),
+        (part(program=None), r"partitions\[0\] runs on npu and has program None"),
+        (part(device="cpu"), r"partitions\[0\] runs on cpu and has program programs/0\.npup"),
+        (part(model="models/9.onnx"), r"partitions\[0\] names file models/9\.onnx, which is not in files"),
+        (part(program="p"), r"partitions\[0\] names file p, which is not in files"),
+        (lambda m: {"golden": GoldenEntry("a", "b", 1)}, "golden names file a, which is not in files"),
+        (lambda m: {"golden": GoldenEntry("models/0.onnx", "models/0.onnx", 0)}, "count must be at least 1"),
+        (lambda m: {"preprocess": replace(m.preprocess, std=(0.0, 1.0, 1.0))}, "std above 0"),
+        (lambda m: {"decoder": replace(m.decoder, stride=0)}, "stride and max_detections must be at least 1"),
+        (lambda m: {"decoder": replace(m.decoder, iou_threshold=1.5)}, r"thresholds must be in 0\.\.1"),
+        (lambda m: {"labels": ("a", "b")}, r"scores has shape \[1, 1, 8, 12\]; for 2 labels"),
+        (lambda m: {"outputs": ("boxes_q", "scores_q"), "labels": ("a", "b", "c", "d")}, "boxes has shape"),
+    ],
+)
+def test_manifest_that_contradicts_itself(tmp_path, change, message):
+    manifest, payloads = tiny.whole()
+    path = tmp_path / "x.npub"
+    with pytest.raises(BundleError, match=message):
+        write_bundle(path, replace(manifest, **change(manifest)), payloads)
+    assert not path.exists()
+
+
+def test_two_inputs_are_refused(tmp_path):
+    manifest, payloads = tiny.whole()
+    other = TensorSpec("other", (1, 3, 16, 24), "float32")
+    changed = replace(manifest, tensors=(*manifest.tensors, other), inputs=("image", "other"))
+    with pytest.raises(BundleError, match="inputs has 2 names; the preprocessing gives one image"):
+        write_bundle(tmp_path / "x.npub", changed, payloads)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("../up", FileEntry("0" * 64, 1), "'../up', which is not a plain relative path"),
+        ("manifest.json", FileEntry("0" * 64, 1), r"'manifest\.json', which is not a plain"),
+        ("a", FileEntry("xyz", 1), "files has no SHA-256 and size of a"),
+        ("a", FileEntry("0" * 64, -1), "files has no SHA-256 and size of a"),
+    ],
+)
+def test_files_that_cannot_be(tmp_path, tiny_bundle, name, entry, message):
+    value = {"sha256": entry.sha256, "size": entry.size}
+    with pytest.raises(BundleError, match=message):
+        open_bundle(with_manifest(tmp_path, tiny_bundle, deep(["files", name], value)))
+
+
+def test_unwritable_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    manifest, payloads = tiny.whole()
+    with pytest.raises(BundleError, match=r"x\.npub: cannot be written"):
+        write_bundle(tmp_path / "file" / "x.npub", manifest, payloads)
+
+
+def test_a_failed_write_leaves_the_earlier_bundle(tmp_path, monkeypatch):
+    path = tiny.write(tmp_path / "x.npub")
+    before = path.read_bytes()
+    manifest, payloads = tiny.split()
+    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(BundleError, match="cannot be written: No space left on device"):
+        write_bundle(path, manifest, payloads)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["x.npub"]
+
+
+def test_reading_what_is_not_there(tiny_bundle):
+    opened = open_bundle(tiny_bundle)
+    with pytest.raises(BundleError, match="has no file nothing"):
+        opened.read("nothing")
+    with pytest.raises(BundleError, match=r"models/0\.onnx: is not a file of arrays"):
+        opened.arrays("models/0.onnx")
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\3\4", archive.pack({"a.npy": b"not an array"}), b"\x93NUMPY\1\0"])
+def test_arrays_that_are_none(data):
+    with pytest.raises(BundleError, match="golden: is not a file of arrays"):
+        archive.unpack_arrays(data, "golden")
+
+
+def test_pickles_are_not_read():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}], object), allow_pickle=True)
+    with pytest.raises(BundleError, match="is not a file of arrays"):
+        archive.unpack_arrays(archive.pack({"a.npy": buffer.getvalue()}), "golden")
+
+
+def test_arrays_roundtrip_and_repeat():
+    arrays = {"/odd name": np.arange(6, dtype=np.int8).reshape(2, 3), "b": np.float32([1.5])}
+    data = archive.pack_arrays(arrays)
+    assert data == archive.pack_arrays(dict(reversed(arrays.items())))
+    back = archive.unpack_arrays(data, "x")
+    assert back.keys() == arrays.keys()
+    assert all(np.array_equal(back[name], arrays[name]) and back[name].dtype == arrays[name].dtype for name in arrays)
+
+
+def test_names_beyond_ascii_survive():
+    entries = {"ä/ö": b"1", "z": b"2"}
+    assert archive.unpack(archive.pack(entries), "x") == entries
+    with zipfile.ZipFile(io.BytesIO(archive.pack(entries))) as file:
+        assert file.namelist() == ["z", "ä/ö"]
+
+
+def test_manifest_json_is_stable_and_exact():
+    manifest = replace(tiny.whole()[0], lines=(Line("l", (0.1, 1 / 3), (5e-324, 2.0)),))
+    data = strict_json.dumps(manifest)
+    assert strict_json.build(Manifest, strict_json.parse(data, "x"), "x") == manifest
+    assert data == strict_json.dumps(manifest)
