@@ -64,7 +64,7 @@ class Assessment:
 class Assessor:
     """Compares what stages depend on now with what their records say."""
 
-    def __init__(self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profile: Path | None) -> None:
+    def __init__(self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profile: Path) -> None:
         """``profile`` is the target's YAML file."""
         self._loaded = loaded
         self._workspace = workspace
@@ -108,7 +108,7 @@ class Assessor:
         for name, file in self._loaded.files.items():
             if _covers(stage.sections, name):
                 yield f"{self._loaded.settings[name]} ({name})", self._digest(file, name)
-        if "target" in stage.sections and self._profile is not None:
+        if "target" in stage.sections:
             yield f"the target's profile {self._profile.name}", self._digest(self._profile, "target")
         for name in stage.after:
             try:
@@ -131,7 +131,7 @@ class Assessor:
         if _covers(stage.sections, _FACTORY):
             module = str(self._loaded.settings[_FACTORY]).partition(":")[0]
             modules.append(module)
-            own = sources.locate(module, (self._loaded.path.parent, Path.cwd()))
+            own = sources.locate(module)
             roots += [own] if own else []
         return {name: self._digests.file(path) for name, path in sources.walk(modules, roots).items()}
 

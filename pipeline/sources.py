@@ -64,15 +64,15 @@ def walk(modules: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Path]:
     return dict(sorted(found.items()))
 
 
-def locate(module: str, folders: Sequence[Path]) -> Root | None:
-    """The root of a user's own module, looked up in ``folders`` and then where Python looks.
+def locate(module: str) -> Root | None:
+    """The root of a user's own module, looked up where importing it would look.
 
     ``None`` when it is part of an installed library or of Python, or cannot be found.
     """
     top = module.partition(".")[0]
     if top in PACKAGES:
         return None
-    spec = importlib.machinery.PathFinder.find_spec(top, [*map(str, folders), *sys.path])
+    spec = importlib.machinery.PathFinder.find_spec(top, sys.path)
     places = list(spec.submodule_search_locations or []) if spec else []
     origin = spec.origin if spec and spec.origin and not places else None
     if not places and origin is None:

@@ -74,6 +74,7 @@ class Context:
         out: an existing folder to write into, empty unless an earlier try with the same key was killed.
         inputs: the folder of each earlier stage that this one is ``after``, by name; read only.
         progress: where to tell how far the work is.
+        profile: the file of the target's profile.
         provenance: facts about this run for whoever gets the result: ``config_digest``, ``git_commit``.
     """
 
@@ -81,6 +82,7 @@ class Context:
     out: Path
     inputs: Mapping[str, Path]
     progress: Progress = field(default_factory=Quiet)
+    profile: Path = Path()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 

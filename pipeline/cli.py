@@ -1,0 +1,214 @@
+"""The command ``pipeline``: its options, its only prints, and its exit codes.
+
+0 fine, 1 an error that the user can mend, 2 wrong usage, 3 a gate was missed, 130 interrupted.
+"""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import configfile, progress
+from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
+from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
+from pipeline.summary import RunSummary
+from pipeline.workspace import Progress
+
+NAMES = tuple(stage.name for stage in STAGES)
+EVERY = "all"
+
+
+class Interrupted(Exception):  # noqa: N818 (an answer to Ctrl-C, not an error)
+    """The user stopped the command; ``KeyboardInterrupt`` itself would become exit code 1 on its way out of typer."""
+
+
+def _stage(name: str) -> str:
+    if name not in NAMES:
+        raise typer.BadParameter(f"{name} is not a stage; stages: {', '.join(NAMES)}")
+    return name
+
+
+def _stage_or_all(name: str) -> str:
+    return name if name == EVERY else _stage(name)
+
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The use case, as configs/cctv.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as train.epochs=3; repeatable."),
+]
+Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where runs keep their files.")]
+First = Annotated[
+    str | None, typer.Option("--from", metavar="STAGE", parser=_stage, help="Run this stage and all after it again.")
+]
+Last = Annotated[str | None, typer.Option("--to", metavar="STAGE", parser=_stage, help="Stop after this stage.")]
+Force = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--force", metavar="[STAGE]", parser=_stage_or_all, help="Run a stage again, or all without a name; repeatable."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would run and why; change nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON; all else goes to standard error.")]
+
+app = typer.Typer(
+    help="From data to a bundle that runs on an NPU: train, quantize, export, coverage, partition, package.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+config_app = typer.Typer(help="Configuration files: their schema, and whether one is valid.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+
+@app.command("run")
+def run_command(
+    config: ConfigFile,
+    *,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    first: First = None,
+    last: Last = None,
+    force: Force = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Run every stage that is stale, and say why it is."""
+    if first and last and NAMES.index(first) > NAMES.index(last):
+        raise typer.BadParameter(f"--from {first} comes after --to {last}")
+    loaded = configfile.load(config, overrides or ())
+    options = Options(
+        runs=runs,
+        profile=_profile(loaded),
+        first=first,
+        last=last,
+        force=NAMES if force and EVERY in force else tuple(force or ()),
+        command=_command(config, overrides or (), runs),
+    )
+    if dry_run:
+        _say_plan(plan(loaded, options), json)
+        return
+    with progress.console(sys.stderr if json else sys.stdout) as console:
+        try:
+            run(loaded, options, console, track=_tracking(loaded), tell=_say_json if json else _say_report)
+        except KeyboardInterrupt:
+            raise Interrupted(options.command) from None
+
+
+@config_app.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of a configuration file."""
+    print(configfile.schema(), end="")
+
+
+@config_app.command("validate")
+def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
+    """Check a configuration file, the files it names, and its target."""
+    loaded = configfile.load(config, overrides or ())
+    problems = configfile.missing_files(loaded)
+    try:
+        _profile(loaded)
+    except TargetError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))
+    print(f"{config}: valid; target {loaded.config.target}; digest {loaded.digest[:12]}")
+
+
+@app.command("targets")
+def targets_command(
+    config: Annotated[Path, typer.Argument(metavar="[CONFIG]", help="List the targets beside it.")] = Path("configs/_"),
+) -> None:
+    """List the targets that a configuration can name."""
+    from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
+
+    for name in library.names(library.folder(config)):
+        print(name)
+
+
+@app.command("ui")
+def ui_command(config: ConfigFile, port: Annotated[int, typer.Option(help="Where the page is served.")] = 5000) -> None:
+    """Open MLflow on the runs of a use case."""
+    tracking = configfile.load(config).config.tracking
+    if tracking == "off":
+        raise UserError("tracking is off", where=config, fix="leave tracking out of the file to keep runs in MLflow")
+    if tracking.uri.startswith(("http://", "https://")):
+        print(tracking.uri)
+        return
+    words = ["mlflow", "ui", "--backend-store-uri", tracking.uri, "--port", str(port)]
+    raise typer.Exit(subprocess.run([sys.executable, "-m", *words], check=False).returncode)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit; the only place where errors become exit codes."""
+    words = _spell_out(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(words, prog_name="pipeline")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except GateMissedError as error:
+        print(f"gate missed: {error}", file=sys.stderr)
+        sys.exit(3)
+    except Interrupted as error:
+        print(f"interrupted; continue with: {error}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _spell_out(words: Sequence[str]) -> list[str]:
+    """The words with ``all`` after each ``--force`` that names no stage."""
+    spelled: list[str] = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        spelled.append(word)
+        if word == "--force" and following not in (*NAMES, EVERY):
+            spelled.append(EVERY)
+    return spelled
+
+
+def _profile(loaded: configfile.LoadedConfig) -> Path:
+    """The file of the target's profile; raises ``TargetError`` when there is none or it is wrong."""
+    from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
+
+    path = library.find(loaded.config.target, library.folder(loaded.path))
+    library.load(path)
+    return path
+
+
+def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:
+    """What opens MLflow when a stage has to run, unless tracking is off."""
+    if loaded.config.tracking == "off":
+        return None
+
+    def opened(loaded: configfile.LoadedConfig, commit: str, console: Progress) -> Tracker:
+        from pipeline import tracking  # noqa: PLC0415 (imports mlflow)
+
+        return tracking.open_tracker(loaded, commit, console)
+
+    return opened
+
+
+def _command(config: Path, overrides: Sequence[str], runs: Path) -> str:
+    words = ["pipeline", "run", str(config), *(word for each in overrides for word in ("--set", each))]
+    return shlex.join(words if runs == Path("runs") else [*words, "--runs", str(runs)])
+
+
+def _say_plan(summary: RunSummary, as_json: bool) -> None:
+    if as_json:
+        _say_json(summary)
+        return
+    for stage in summary.stages:
+        print(f"{stage.name}: {stage.state}" + (f" because {stage.why}" if stage.why else ""))
+
+
+def _say_json(summary: RunSummary) -> None:
+    from pipeline.report import json_report  # noqa: PLC0415 (only when asked for)
+
+    print(json_report.text(summary), end="")
+
+
+def _say_report(summary: RunSummary) -> None:
+    print(f"report: {summary.folder / 'report.json'}", flush=True)
