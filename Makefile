@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/cctv.yaml
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench ui clean
+
+help: ## say what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
+		do printf '  make %-8s %s\n' "$$name" "$$what"; done
+
+setup: $(READY) ## create the virtual environment and install everything into it
+
+run: $(READY) ## take CONFIG (configs/cctv.yaml) from data to a bundle, and play it
+	$(BIN)/pipeline run $(CONFIG)
+
+test: lint ## lint, then run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(READY) ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## print the numbers that the README promises
+	$(BIN)/pipeline bench $(CONFIG)
+
+ui: $(READY) ## open MLflow on the runs of CONFIG
+	$(BIN)/pipeline ui $(CONFIG)
+
+clean: ## remove runs, caches and the virtual environment; data and tracked runs stay
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache $(VENV)
+	find pipeline runtime tests -name __pycache__ -type d -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
