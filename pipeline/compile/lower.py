@@ -40,9 +40,9 @@ class Lowering:
     ) -> Instruction:
         """An instruction from the node's activations to its output; clamped unless the opcode has no clamp."""
         bounds = {"act_min": self.bounds[0], "act_max": self.bounds[1]} if clamp else {}
-        inputs = tuple(t.name for t in self.node.activations)
+        inputs = tuple(t.wire for t in self.node.activations)
         return Instruction(
-            opcode, self.node.name, inputs, self.output.name, {**(attributes or {}), **bounds}, constants or {}
+            opcode, self.node.name, inputs, self.output.wire, {**(attributes or {}), **bounds}, constants or {}
         )
 
 
@@ -71,7 +71,7 @@ def lower(
     """
     assembly = _Assembly()
     for tensor in inputs:
-        assembly.tensors[tensor.name] = spec(tensor)
+        assembly.tensors[tensor.wire] = spec(tensor)
     followers = {f.name for f in (fused_activation(graph, n) for n in nodes) if f is not None}
     for node in nodes:
         if node.name in followers:
@@ -82,15 +82,15 @@ def lower(
         if reason is not None:
             raise ModelError(f"cannot be compiled: {reason}", where=node.name)
         bounds = (-128, 127) if clamp is None else clamp_bounds(clamp, output)
-        assembly.tensors[output.name] = spec(output)
+        assembly.tensors[output.wire] = spec(output)
         assembly.instructions.append(LOWERINGS[node.op](Lowering(graph, node, output, bounds)))
     return Program(
         target=target.name,
         contract=target.contract,
         device=target.device_figures(),
         tensors=tuple(assembly.tensors.values()),
-        inputs=tuple(t.name for t in inputs),
-        outputs=tuple(t.name for t in outputs),
+        inputs=tuple(t.wire for t in inputs),
+        outputs=tuple(t.wire for t in outputs),
         instructions=tuple(assembly.instructions),
     )
 
@@ -100,7 +100,7 @@ def spec(tensor: Tensor) -> TensorSpec:
     quantization = tensor.quantization
     if quantization is None or quantization.per_channel or quantization.dtype != "int8":
         raise ModelError("an NPU tensor must be int8 with one scale", where=tensor.name, fix="quantize the model")
-    return TensorSpec(tensor.name, tensor.dims, "int8", float(quantization.scale), int(quantization.zero_point))
+    return TensorSpec(tensor.wire, tensor.dims, "int8", float(quantization.scale), int(quantization.zero_point))
 
 
 def no_kernel(node: Node) -> str | None:
@@ -119,26 +119,43 @@ def no_kernel(node: Node) -> str | None:
 
 def _unsupported_form(node: Node) -> str | None:
     """What this very operator has that the kernel of its kind lacks, or ``None``."""
-    form = {
-        "Conv": lambda: None if len(node.required(1).dims) == 4 else "2-D convolution only",
-        "Resize": lambda: None if node.text("mode", "nearest") == "nearest" else "nearest only",
-        "AveragePool": lambda: _pool_form(node, counts_padding=bool(node.int("count_include_pad", 0))),
-        "MaxPool": lambda: _pool_form(node, counts_padding=False),
-        "Gemm": lambda: "neither transA, alpha nor beta" if _scaled_gemm(node) else None,
-    }.get(node.op, lambda: None)()
+    form = FORMS.get(node.op, _any_form)(node)
     return None if form is None else f"the simulated NPU's {node.op} has {form}"
 
 
-def _pool_form(node: Node, counts_padding: bool) -> str | None:
+def _any_form(node: Node) -> str | None:
+    return None
+
+
+def _conv_form(node: Node) -> str | None:
+    return None if len(node.required(1).dims) == 4 else "two spatial dimensions only"
+
+
+def _resize_form(node: Node) -> str | None:
+    return None if node.text("mode", "nearest") == "nearest" else "nearest only"
+
+
+def _pool_form(node: Node) -> str | None:
     if node.int("ceil_mode", 0) or any(d != 1 for d in node.ints("dilations", (1, 1))):
         return "neither ceil_mode nor dilation"
-    if counts_padding and any(node.ints("pads", (0, 0, 0, 0))):
+    if node.int("count_include_pad", 0) and any(node.ints("pads", (0, 0, 0, 0))):
         return "no count_include_pad"
     return None
 
 
-def _scaled_gemm(node: Node) -> bool:
-    return bool(node.int("transA", 0)) or {node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)} != {1.0}
+def _gemm_form(node: Node) -> str | None:
+    scaled = {node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)} != {1.0}
+    return "neither transA, alpha nor beta" if scaled or node.int("transA", 0) else None
+
+
+FORMS: Mapping[str, Callable[[Node], str | None]] = {
+    "AveragePool": _pool_form,
+    "Conv": _conv_form,
+    "Gemm": _gemm_form,
+    "MaxPool": _pool_form,
+    "Resize": _resize_form,
+}
+"""What an operator of this kind may have that its kernel lacks."""
 
 
 def _conv(op: Lowering) -> Instruction:
@@ -185,8 +202,8 @@ def _clamp(op: Lowering) -> Instruction:
     return Instruction(
         "requantize",
         op.node.name,
-        (op.node.required(0).name,),
-        op.output.name,
+        (op.node.required(0).wire,),
+        op.output.wire,
         {"act_min": low, "act_max": high},
         constants,
     )

@@ -63,6 +63,11 @@ class Tensor:
     quantization: Quantization | None = None
 
     @property
+    def wire(self) -> str:
+        """The name of the ONNX value that crosses between devices: the integers of a quantized tensor, else itself."""
+        return self.name if self.quantization is None else self.quantization.carrier
+
+    @property
     def real(self) -> NDArray[np.generic]:
         """The constant's real value; raises ``ModelError`` when the tensor is not constant."""
         if self.constant is None:

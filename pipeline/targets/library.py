@@ -22,26 +22,32 @@ def names(profiles: Path) -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in profiles.glob("*.yaml")))
 
 
-def load(name: str, profiles: Path) -> Target:
-    """The target ``name`` of the folder ``profiles``.
-
-    Raises:
-        TargetError: there is no such target (the nearest is named), or its file is wrong.
-    """
+def find(name: str, profiles: Path) -> Path:
+    """The file of the target ``name`` in the folder ``profiles``; raises ``TargetError`` with the nearest name."""
     path = profiles / f"{name}.yaml"
     if not path.is_file():
         known = names(profiles)
         near = difflib.get_close_matches(name, known, 1)
         fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
         raise TargetError(f"there is no target {name}", where=profiles, fix=fix)
+    return path
+
+
+def load(path: Path) -> Target:
+    """The target whose profile is the file ``path``.
+
+    Raises:
+        TargetError: it cannot be read, is no YAML, or says something unknown, missing or contradictory.
+    """
     try:
         target = Target.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise TargetError(f"cannot be read: {error.strerror}", where=path) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TargetError(f"is not YAML: {error}", where=path) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise TargetError(f"{place}: {first['msg']}", where=path) from error
+        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
+        raise TargetError(problems, where=path) from error
     _check(target, path)
     return target
 

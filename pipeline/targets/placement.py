@@ -1,6 +1,6 @@
 """Placement: on which device each operator runs, and every reason why not on the NPU."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.graph.fusion import units
@@ -33,46 +33,61 @@ class Placed:
     phase: int
 
 
-def place(
-    graph: Graph, target: Target, no_kernel: Callable[[Node], str | None], max_npu_partitions: int | None = None
-) -> tuple[Placed, ...]:
+Judge = Callable[[Node], tuple[str, ...]]
+"""Why a node cannot run on the NPU, each reason a sentence with its fact; empty when it can."""
+
+
+def by_target(target: Target, no_kernel: Callable[[Node], str | None]) -> Judge:
+    """The judge that asks every rule of ``target``, and then whether the simulated NPU has a kernel."""
+
+    def judge(node: Node) -> tuple[str, ...]:
+        broken = tuple(str(v) for v in violations(node, target))
+        return broken or by_kernel(no_kernel)(node)
+
+    return judge
+
+
+def by_kernel(no_kernel: Callable[[Node], str | None]) -> Judge:
+    """The judge that only asks whether the simulated NPU has a kernel, whatever the target."""
+
+    def judge(node: Node) -> tuple[str, ...]:
+        missing = no_kernel(node)
+        return () if missing is None else (f"The simulation must have a kernel; {missing}",)
+
+    return judge
+
+
+def place(graph: Graph, judge: Judge, max_npu_partitions: int | None) -> tuple[Placed, ...]:
     """The placement of every operator of ``graph``, in the graph's order.
 
-    An operator goes to the NPU when it breaks no rule of ``target``, the simulated NPU has a kernel for it, the
-    operators fused with it go too, and the target's partition policy allows it: of a limited number of NPU
-    partitions the first ones in execution order are kept (the Edge TPU's compiler keeps one).
+    An operator goes to the NPU when ``judge`` has nothing against it nor against the operators fused with it, and
+    the partition policy allows it: of a limited number of NPU partitions the first ones in execution order are kept
+    (the Edge TPU's compiler keeps one).
 
     Args:
         graph: the quantized model.
-        target: the NPU.
-        no_kernel: why the simulated NPU cannot run a node, or ``None``.
-        max_npu_partitions: overrides the target's own policy.
+        judge: why a node cannot run on the NPU.
+        max_npu_partitions: how many the target takes, ``None`` for any number.
     """
     reasons: dict[str, tuple[str, ...]] = {}
     for unit in units(graph):
-        own = {n.name: _reasons(n, target, no_kernel) for n in unit}
+        own = {n.name: judge(n) for n in unit}
         blocking = [n for n in unit if own[n.name]]
         for node in unit:
             others = [f"It is fused with {b.name}, which is not on the NPU" for b in blocking if b is not node]
             reasons[node.name] = own[node.name] or tuple(others)
-    limit = target.partition.max_npu_partitions if max_npu_partitions is None else max_npu_partitions
     phases = _phases(graph, reasons)
-    if limit is not None:
-        kept = sorted({p for n, p in phases.items() if not reasons[n]})[:limit]
-        for node in graph.nodes:
-            if not reasons[node.name] and phases[node.name] not in kept:
-                reasons[node.name] = (_policy(graph, node, reasons, limit),)
+    if max_npu_partitions is not None:
+        kept = sorted({p for n, p in phases.items() if not reasons[n]})[:max_npu_partitions]
+        late = [n for n in graph.nodes if not reasons[n.name] and phases[n.name] not in kept]
+        fallbacks = [n.name for n in graph.nodes if reasons[n.name]]
+        for node in late:
+            reasons[node.name] = (_policy(graph, node, fallbacks, max_npu_partitions),)
         phases = _phases(graph, reasons)
     return tuple(
         Placed(n.name, n.op, CPU if reasons[n.name] else NPU, reasons[n.name], macs(n), phases[n.name])
         for n in graph.nodes
     )
-
-
-def _reasons(node: Node, target: Target, no_kernel: Callable[[Node], str | None]) -> tuple[str, ...]:
-    broken = tuple(str(v) for v in violations(node, target))
-    missing = None if broken else no_kernel(node)
-    return broken if missing is None else (f"The simulation must have a kernel; {missing}",)
 
 
 def _phases(graph: Graph, reasons: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
@@ -92,19 +107,20 @@ def _phases(graph: Graph, reasons: Mapping[str, tuple[str, ...]]) -> dict[str, i
     return phases
 
 
-def _policy(graph: Graph, node: Node, reasons: Mapping[str, tuple[str, ...]], limit: int) -> str:
-    before = _first_fallback(graph, node, reasons)
+def _policy(graph: Graph, node: Node, fallbacks: Sequence[str], limit: int) -> str:
     kind = "one NPU partition" if limit == 1 else f"{limit} NPU partitions"
-    return f"The target takes {kind}; it comes after {before}, which is a fallback"
+    ancestors = _ancestors(graph, node)
+    first = next((name for name in fallbacks if name in ancestors), "an earlier partition")
+    return f"The target takes {kind}; it comes after {first}, which is a fallback"
 
 
-def _first_fallback(graph: Graph, node: Node, reasons: Mapping[str, tuple[str, ...]]) -> str:
-    """The earliest fallback that ``node`` depends on."""
-    ancestors: set[str] = set()
+def _ancestors(graph: Graph, node: Node) -> frozenset[str]:
+    """Names of the nodes that ``node`` depends on."""
+    found: set[str] = set()
     waiting = [node]
     while waiting:
         for p in graph.predecessors(waiting.pop()):
-            if p.name not in ancestors:
-                ancestors.add(p.name)
+            if p.name not in found:
+                found.add(p.name)
                 waiting.append(p)
-    return next((n.name for n in graph.nodes if n.name in ancestors and reasons[n.name]), "an earlier partition")
+    return frozenset(found)

@@ -1,0 +1,130 @@
+"""Putting a partitioned model into a bundle."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from pipeline.compile.partitions import Partition, crossing, cut, onnx_models, programs
+from pipeline.graph.view import Graph, view
+from pipeline.targets.placement import Placed
+from pipeline.targets.profile import Target
+from runtime.adapters.detection import BoxDecoder
+from runtime.adapters.image import Preprocess, normalize, quantize
+from runtime.bundle import SCHEMA, GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
+from runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the bundle is for.
+
+    Attributes:
+        name: the use case's.
+        labels: class names.
+        preprocess: how a frame becomes the input.
+        decoder: how the outputs become boxes.
+        lines: over which tracked objects are counted.
+        provenance: where it comes from.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    decoder: BoxDecoder
+    lines: tuple[Line, ...]
+    provenance: Mapping[str, str]
+
+
+def bundle(
+    path: Path,
+    use: Use,
+    model: onnx.ModelProto,
+    placed: Sequence[Placed],
+    target: Target,
+    golden: Sequence[NDArray[np.uint8]] = (),
+) -> tuple[Partition, ...]:
+    """Cut and compile ``model`` as it is placed, write the bundle to ``path``, and return its partitions.
+
+    Args:
+        path: replaced when all is written.
+        use: what it is for.
+        model: quantized, with shapes.
+        placed: where its operators run.
+        target: the NPU.
+        golden: images of the network's size, uint8 [H, W, 3]; what the simulated NPU makes of them goes into the
+            bundle as its golden vectors.
+
+    Raises:
+        ModelError: an operator cannot be compiled.
+        BundleError: the pieces do not fit together, or the file cannot be written.
+    """
+    graph = view(model)
+    partitions = cut(graph, placed)
+    entries, payloads = [], {}
+    compiled = programs(graph, partitions, target)
+    for index, (partition, piece, program) in enumerate(
+        zip(partitions, onnx_models(model, partitions), compiled, strict=True)
+    ):
+        entry = _entry(index, partition, program is not None)
+        payloads[entry.model] = piece
+        if entry.program is not None and program is not None:
+            payloads[entry.program] = program
+        entries.append(entry)
+    manifest = _manifest(use, target, graph, partitions, entries)
+    write_bundle(path, manifest, payloads)
+    if golden:
+        inputs, outputs = _golden(path, golden)
+        files = {"golden/inputs.npz": pack_arrays(inputs), "golden/outputs.npz": pack_arrays(outputs)}
+        entry_golden = GoldenEntry("golden/inputs.npz", "golden/outputs.npz", len(golden))
+        write_bundle(path, replace(manifest, golden=entry_golden), {**payloads, **files})
+    return partitions
+
+
+def _entry(index: int, partition: Partition, compiled: bool) -> PartitionEntry:
+    return PartitionEntry(
+        device="npu" if compiled else "cpu",
+        program=f"programs/{index}.npup" if compiled else None,
+        model=f"models/{index}.onnx",
+        inputs=tuple(t.wire for t in partition.inputs),
+        outputs=tuple(t.wire for t in partition.outputs),
+        nodes=tuple(n.name for n in partition.nodes),
+    )
+
+
+def _manifest(
+    use: Use, target: Target, graph: Graph, partitions: Sequence[Partition], entries: Sequence[PartitionEntry]
+) -> Manifest:
+    tensors = {t.wire: crossing(t) for p in partitions for t in (*p.inputs, *p.outputs)}
+    return Manifest(
+        schema=SCHEMA,
+        name=use.name,
+        target=target.name,
+        contract=target.contract,
+        labels=use.labels,
+        tensors=tuple(tensors.values()),
+        inputs=tuple(t.wire for t in graph.inputs),
+        outputs=tuple(t.wire for t in graph.outputs),
+        output_names=graph.output_names,
+        partitions=tuple(entries),
+        preprocess=use.preprocess,
+        decoder=use.decoder,
+        lines=use.lines,
+        provenance=use.provenance,
+    )
+
+
+def _golden(
+    path: Path, images: Sequence[NDArray[np.uint8]]
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
+    """Inputs and outputs of ``images``, by tensor, stacked, as the simulated NPU computes them."""
+    opened = open_bundle(path)
+    session, manifest = Session(opened), opened.manifest
+    spec = manifest.tensor(manifest.inputs[0])
+    pre = manifest.preprocess
+    inputs = [normalize(i, pre) if spec.scale is None else quantize(i, pre, spec) for i in images]
+    outputs = [session.run({spec.name: i}) for i in inputs]
+    return {spec.name: np.stack(inputs)}, {name: np.stack([o[name] for o in outputs]) for name in manifest.outputs}

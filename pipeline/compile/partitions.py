@@ -1,0 +1,80 @@
+"""Cutting a placed graph into partitions: which operators, what each takes and gives, and its own ONNX model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx
+from onnx.utils import Extractor
+
+from pipeline.compile.lower import lower
+from pipeline.graph.view import Graph, Node, Tensor
+from pipeline.targets.placement import NPU, Placed
+from pipeline.targets.profile import Target
+from runtime.npu.program import dumps
+from runtime.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A piece of the graph that runs on one device.
+
+    Attributes:
+        device: ``npu`` or ``cpu``.
+        nodes: its operators in topological order.
+        inputs: the tensors it takes.
+        outputs: the tensors it gives.
+    """
+
+    device: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def cut(graph: Graph, placed: Sequence[Placed]) -> tuple[Partition, ...]:
+    """The partitions of ``graph`` in execution order, one per phase of its placement; no two wait for each other."""
+    by_name = {p.node: p for p in placed}
+    phases = sorted({p.phase for p in placed})
+    return tuple(
+        _partition(graph, tuple(n for n in graph.nodes if by_name[n.name].phase == phase), by_name) for phase in phases
+    )
+
+
+def _partition(graph: Graph, nodes: tuple[Node, ...], placed: dict[str, Placed]) -> Partition:
+    members = {n.name for n in nodes}
+    made = [t for n in nodes for t in n.outputs]
+    own = {t.name for t in made}
+    taken = {t.name: t for n in nodes for t in n.activations if t.name not in own}
+    given = [t for t in made if graph.is_output(t.name) or any(c.name not in members for c in graph.consumers(t.name))]
+    return Partition(placed[nodes[0].name].device, nodes, tuple(taken.values()), tuple(given))
+
+
+def crossing(tensor: Tensor) -> TensorSpec:
+    """The tensor as it crosses between devices: integers when it is quantized."""
+    quantization = tensor.quantization
+    if quantization is None:
+        return TensorSpec(tensor.wire, tensor.dims, tensor.dtype)
+    scale, zero = float(quantization.scale), int(quantization.zero_point)
+    return TensorSpec(tensor.wire, tensor.dims, quantization.dtype, scale, zero)
+
+
+def onnx_models(model: onnx.ModelProto, partitions: Sequence[Partition]) -> tuple[bytes, ...]:
+    """Each partition of the quantized ``model`` as an ONNX model of its own, in their order.
+
+    Its inputs and outputs are the values that cross: the integers of quantized tensors. The same input gives the
+    same bytes.
+    """
+    extractor = Extractor(model)
+    return tuple(
+        extractor.extract_model([t.wire for t in p.inputs], [t.wire for t in p.outputs]).SerializeToString(
+            deterministic=True
+        )
+        for p in partitions
+    )
+
+
+def programs(graph: Graph, partitions: Sequence[Partition], target: Target) -> tuple[bytes | None, ...]:
+    """Each NPU partition as a compiled program, ``None`` for those of the CPU; raises ``ModelError``."""
+    return tuple(
+        dumps(lower(graph, p.nodes, p.inputs, p.outputs, target)) if p.device == NPU else None for p in partitions
+    )

@@ -1,0 +1,41 @@
+"""Say which operators the target NPU takes, and of each fallback every reason."""
+
+from pipeline.compile.lower import no_kernel
+from pipeline.graph.model import load
+from pipeline.graph.view import view
+from pipeline.stages.common import COVERAGE, MODEL, save_coverage
+from pipeline.targets import library
+from pipeline.targets.placement import NPU, by_target, place
+from pipeline.workspace import Context, Result
+
+
+def run(context: Context) -> Result:
+    """Place every operator.
+
+    Writes ``coverage.json``.
+
+    Returns:
+        ``macs`` of one inference; ``macs_on_npu``, the fraction of them on the NPU (1 when there are none);
+        ``nodes``, ``nodes_on_npu``. The gate ``coverage.min_macs_on_npu`` is missed when the fraction is below it.
+
+    Raises:
+        ModelError: the exported file cannot be read, or a shape is not static.
+        TargetError: the target's profile is wrong.
+    """
+    config = context.config
+    target = library.load(library.find(config.target, context.profiles))
+    graph = view(load(context.inputs["export"] / MODEL))
+    limit = config.partition.max_npu_partitions or target.partition.max_npu_partitions
+    placed = place(graph, by_target(target, no_kernel), limit)
+    save_coverage(context.out / COVERAGE, target.name, placed)
+    macs = sum(p.macs for p in placed)
+    on_npu = sum(p.macs for p in placed if p.device == NPU)
+    fraction = on_npu / macs if macs else 1.0
+    floor = config.coverage.min_macs_on_npu
+    first = next((p for p in placed if p.device != NPU), None)
+    gates: tuple[str, ...] = ()
+    if fraction < floor:
+        because = "" if first is None else f"; first fallback: {first.node} ({first.op}): {first.reasons[0]}"
+        gates = (f"coverage.min_macs_on_npu is {floor:.2%}, {target.name} takes {fraction:.2%} of the MACs{because}",)
+    counts = {"nodes": float(len(placed)), "nodes_on_npu": float(sum(p.device == NPU for p in placed))}
+    return Result({"macs": float(macs), "macs_on_npu": fraction, **counts}, gates)
