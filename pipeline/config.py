@@ -72,7 +72,7 @@ class TrainConfig(Section):
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | Literal["auto"] = Field("auto", description="processes per machine; auto is all GPUs, or one CPU")
     num_nodes: int = Field(1, ge=1)

@@ -1,0 +1,129 @@
+"""Train the network of the configuration's task with Lightning, on what the machine has."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from shutil import rmtree
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline import tasks
+from pipeline.config import TrainConfig
+from pipeline.tasks import Infer, Pixels, Task
+from pipeline.tasks.detection.model import count_parameters
+from pipeline.training.launch import Place, launch, place
+from pipeline.training.recorder import HISTORY, WEIGHTS, Recorder, resumable
+from pipeline.workspace import Context, Result
+from runtime.adapters.image import normalize
+from runtime.tensors import Tensors
+
+GRADIENT_NORM = 10.0
+"""Gradients are scaled down to this norm; only the first steps ever reach it."""
+
+
+def run(context: Context) -> Result:
+    """Train; go on where an earlier try was killed.
+
+    Writes ``model.safetensors`` (the averaged weights of the epoch with the best AP50), ``history.json`` (one
+    object per epoch) and ``checkpoints/`` (the last two epochs).
+
+    Returns:
+        ``ap50`` and ``ap`` of the weights written, ``epochs`` trained, ``parameters`` of the network.
+
+    Raises:
+        ConfigError: the devices or processes wanted are not there.
+        DataError: images or annotations are unusable.
+        ModelError: the network cannot be built, or its loss stops being a number.
+    """
+    task = tasks.load(context.config)
+    network = task.build()
+    launch(fit, context, place(context.config.train))
+    rmtree(context.out / "cache", ignore_errors=True)
+    network.load_state_dict(load_file(context.out / WEIGHTS))
+    history = json.loads((context.out / HISTORY).read_text(encoding="utf-8"))
+    return Result(
+        {
+            **task.evaluate(task.detector(infer_with(network, task))),
+            "epochs": float(len(history)),
+            "parameters": float(count_parameters(network)),
+        }
+    )
+
+
+def infer_with(network: nn.Module, task: Task) -> Infer:
+    """``network`` on the CPU in float32 as a function from pixels to outputs by name."""
+    network.eval()
+
+    def infer(pixels: Pixels) -> Tensors:
+        with torch.no_grad():
+            outputs = network(torch.from_numpy(normalize(pixels, task.preprocess)))
+        found = [outputs[name] for name in task.output_names] if isinstance(outputs, dict) else outputs
+        return {name: output.numpy() for name, output in zip(task.output_names, found, strict=True)}
+
+    return infer
+
+
+def fit(context: Context, where: Place) -> None:
+    """Train in this process, one of ``where.world``."""
+    config, out = context.config, context.out
+    pl.seed_everything(config.train.seed, workers=True, verbose=False)
+    found = resumable(out, context.progress)
+    if found and _finished(found[1], config.train):
+        return
+    learner = tasks.load(config).learner(out / "cache" / str(where.rank), context.progress)
+    with _calm():
+        trainer = pl.Trainer(
+            accelerator=where.accelerator,
+            devices=where.devices,
+            num_nodes=where.nodes,
+            strategy="ddp" if where.world > 1 else "auto",
+            sync_batchnorm=where.accelerator == "gpu" and where.world > 1,
+            precision=_precision(config.train, where),
+            max_epochs=config.train.epochs,
+            gradient_clip_val=GRADIENT_NORM,
+            callbacks=[
+                EarlyStopping("ap50", mode="max", patience=config.train.patience, check_on_train_epoch_end=False),
+                Recorder(out, context.progress),
+            ],
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(learner, ckpt_path=found[0] if found else None, weights_only=True)
+
+
+def _precision(config: TrainConfig, where: Place) -> Literal["32-true", "bf16-mixed"]:
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if where.accelerator == "gpu" else "32-true"
+
+
+def _finished(history: list[dict[str, float]], config: TrainConfig) -> bool:
+    """Whether training had come to its end, by number of epochs or by early stopping."""
+    scores = [epoch["ap50"] for epoch in history]
+    since_best = len(scores) - 1 - scores.index(max(scores))
+    return len(history) >= config.epochs or since_best >= config.patience
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Leave out what Lightning says about choices that were made here on purpose."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+            yield
+    finally:
+        logger.setLevel(level)
