@@ -23,7 +23,7 @@ def run(context: Context) -> Result:
         TargetError: the target's profile is wrong.
     """
     config = context.config
-    target = library.load(library.find(config.target, context.profiles))
+    target = library.load(context.profile)
     graph = view(load(context.inputs["export"] / MODEL))
     limit = config.partition.max_npu_partitions or target.partition.max_npu_partitions
     placed = place(graph, by_target(target, no_kernel), limit)

@@ -50,7 +50,7 @@ def run(context: Context) -> Result:
     """
     config = context.config
     task = tasks.load(config)
-    target = library.load(library.find(config.target, context.profiles))
+    target = library.load(context.profile)
     model = float_model(task, context.inputs["train"] / "model.safetensors", config.export.opset)
     save(model, context.out / FLOAT_MODEL)
     graph = view(model)

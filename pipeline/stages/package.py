@@ -1,0 +1,143 @@
+"""Package the partitioned model with its runtime, open what was packaged, and prove it by running it."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline import tasks
+from pipeline.compile.bundling import Use, bundle
+from pipeline.compile.deploy import build_deploy
+from pipeline.config import CocoData, RunConfig
+from pipeline.errors import ModelError
+from pipeline.graph.model import load
+from pipeline.stages.common import COVERAGE, MODEL, load_coverage
+from pipeline.targets import library
+from pipeline.tasks import Pixels, Task
+from pipeline.workspace import Context, Result
+from runtime.adapters.image import letterbox
+from runtime.app import Summary, play
+from runtime.bundle import Bundle, Line, open_bundle
+from runtime.npu.program import loads
+from runtime.npu.timeline import timeline
+from runtime.session import Replay, Session, replay
+
+LIBRARIES = ("edge-npu-pipeline", "numpy", "onnx", "onnxruntime", "torch")
+"""Distributions whose versions a bundle names as its provenance."""
+
+
+def run(context: Context) -> Result:
+    """Write the bundle and the deploy folder, replay the golden vectors, measure accuracy, play the clip.
+
+    Writes ``NAME.npub``, ``deploy/`` and, with ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4``
+    and ``demo/summary.json``.
+
+    Returns:
+        ``ap50`` and ``ap`` of the packaged bundle on the simulated NPU; ``golden_bytes`` compared and
+        ``differing_bytes``; ``bundle_bytes``; ``npu_cycles``, an estimate of one inference; of the demo its ``frames``,
+        ``tracks`` and the visitors counted, ``in`` and ``out``.
+
+    Raises:
+        ModelError: a golden vector came out different, or an operator cannot be compiled.
+        BundleError: the bundle cannot be written or opened.
+    """
+    config = context.config
+    task = tasks.load(config)
+    path = context.out / f"{config.name}.npub"
+    _write(path, context, task)
+    build_deploy(context.out / "deploy", path)
+    opened = open_bundle(path)
+    replayed = _replay(opened)
+    context.progress.message("measuring the bundle on the simulated NPU")
+    scores = task.evaluate(task.detector(Session(opened).infer))
+    demo = _demo(opened, context) if config.package.demo else None
+    return Result(
+        {
+            **scores,
+            "golden_bytes": float(replayed.bytes),
+            "differing_bytes": float(replayed.differing),
+            "bundle_bytes": float(opened.size),
+            "npu_cycles": float(_cycles(opened)),
+            **({} if demo is None else _numbers(demo)),
+        }
+    )
+
+
+def _write(path: Path, context: Context, task: Task) -> None:
+    package = context.config.package
+    use = Use(
+        name=context.config.name,
+        labels=task.labels,
+        preprocess=task.preprocess,
+        decoder=task.decoder(package.score_threshold),
+        lines=tuple(Line(line.name, line.start, line.end) for line in package.lines),
+        provenance={**context.provenance, **_versions()},
+    )
+    bundle(
+        path,
+        use,
+        load(context.inputs["export"] / MODEL),
+        load_coverage(context.inputs["coverage"] / COVERAGE),
+        library.load(context.profile),
+        golden=_golden(task, package.golden),
+    )
+
+
+def _versions() -> Mapping[str, str]:
+    return {f"version.{name}": importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def _golden(task: Task, count: int) -> list[Pixels]:
+    samples = zip(task.validation(), range(count), strict=False)
+    return [letterbox(s.frame, task.preprocess.width, task.preprocess.height)[0] for s, _ in samples]
+
+
+def _replay(opened: Bundle) -> Replay:
+    replayed = replay(opened)
+    if replayed.differing:
+        raise ModelError(
+            f"{replayed.differing} of {replayed.bytes} bytes of its golden vectors came out different",
+            where=opened.path,
+            fix="this is a bug of the simulated NPU: report it with the bundle",
+        )
+    return replayed
+
+
+def _cycles(opened: Bundle) -> int:
+    programs = [entry.program for entry in opened.manifest.partitions if entry.program is not None]
+    return sum(row.cycles for name in programs for row in timeline(loads(opened.read(name))).rows)
+
+
+def _demo(opened: Bundle, context: Context) -> Summary:
+    folder = context.out / "demo"
+    folder.mkdir(exist_ok=True)
+    context.progress.start(_frames(context.config), "playing the bundle")
+    summary = play(
+        opened,
+        str(_source(context.config)),
+        events=folder / "events.jsonl",
+        annotate=folder / "annotated.mp4",
+        listen=lambda _: context.progress.advance(),
+    )
+    # Host seconds differ from run to run; what is kept must not.
+    facts = {k: v for k, v in asdict(summary).items() if k not in ("seconds", "fps", "source")}
+    (folder / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return summary
+
+
+def _source(config: RunConfig) -> Path:
+    return config.data.validation_images if isinstance(config.data, CocoData) else config.data.video
+
+
+def _frames(config: RunConfig) -> int:
+    return 0 if isinstance(config.data, CocoData) else config.data.validation_frames[1]
+
+
+def _numbers(demo: Summary) -> dict[str, float]:
+    return {
+        "frames": float(demo.frames),
+        "tracks": float(demo.tracks or 0),
+        "in": float(sum(line["in"] for line in demo.counts.values())),
+        "out": float(sum(line["out"] for line in demo.counts.values())),
+    }
