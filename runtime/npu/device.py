@@ -4,39 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from runtime.errors import ProgramError
-from runtime.npu.contracts import find_contract
-from runtime.npu.kernels import KERNELS, Int8, Operation
+from runtime.npu.fast import PlainStep, Step, prepare
+from runtime.npu.kernels import Int8
+from runtime.npu.plain import operations
 from runtime.npu.program import Program
 from runtime.npu.verify import require, verify
 from runtime.tensors import Tensors, TensorSpec
-
-
-def operations(program: Program) -> tuple[Operation, ...]:
-    """The program's instructions with the specs of their tensors and the contract.
-
-    Raises:
-        ProgramError: the contract is not known.
-    """
-    contract = find_contract(program.contract)
-    specs = {spec.name: spec for spec in program.tensors}
-    return tuple(
-        Operation(item, tuple(specs[name] for name in item.inputs), specs[item.output], contract)
-        for item in program.instructions
-    )
-
-
-def run_plain(operation: Operation, values: Mapping[str, Int8]) -> Int8:
-    """One instruction with its plain kernel.
-
-    Raises:
-        ProgramError: an accumulator leaves int32; the message names the instruction.
-    """
-    item = operation.instruction
-    try:
-        return KERNELS[item.opcode](operation, tuple(values[name] for name in item.inputs))
-    except ProgramError as error:
-        raise ProgramError(error.what, where=f"instruction {item.opcode} {item.name!r}", fix=error.fix) from error
 
 
 class Device:
@@ -45,8 +18,8 @@ class Device:
     ``fast=False`` runs the plain kernels; ``fast=True`` gives the same bytes sooner.
     """
 
-    def __init__(self, program: Program, fast: bool = True) -> None:
-        """Verify and prepare the program.
+    def __init__(self, program: Program, fast: bool = True, threads: int = 0) -> None:
+        """Verify and prepare the program; ``threads`` is for the fast path, 0 lets onnxruntime choose.
 
         Raises:
             ProgramError: the program breaks a rule of ``runtime.npu.verify``.
@@ -54,7 +27,9 @@ class Device:
         verify(program)
         self.program = program
         self._specs: Mapping[str, TensorSpec] = {spec.name: spec for spec in program.tensors}
-        self._operations = operations(program)
+        plain = operations(program)
+        self._plain: tuple[Step, ...] = tuple(PlainStep(operation) for operation in plain)
+        self._steps = prepare(plain, self._specs, program.outputs, threads) if fast else self._plain
 
     def run(self, tensors: Tensors) -> dict[str, Int8]:
         """The program's outputs for int8 ``tensors``, one for each of its inputs.
@@ -62,16 +37,16 @@ class Device:
         Raises:
             ProgramError: a tensor is missing, unknown, or of another shape or type; an accumulator leaves int32.
         """
-        values = self._run_plain(self._checked(tensors))
+        values = self._checked(tensors)
+        for step in self._steps:
+            step.run(values)
         return {name: values[name] for name in self.program.outputs}
 
     def trace(self, tensors: Tensors) -> dict[str, Int8]:
         """Every activation tensor, inputs included, from the plain kernels; raises as ``run``."""
-        return self._run_plain(self._checked(tensors))
-
-    def _run_plain(self, values: dict[str, Int8]) -> dict[str, Int8]:
-        for operation in self._operations:
-            values[operation.instruction.output] = run_plain(operation, values)
+        values = self._checked(tensors)
+        for step in self._plain:
+            step.run(values)
         return values
 
     def _checked(self, tensors: Tensors) -> dict[str, Int8]:
