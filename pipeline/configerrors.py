@@ -66,7 +66,9 @@ def _demand(complaint: ErrorDetails) -> str:
     if complaint["type"] == "model_type":
         return "should be a mapping of settings"
     message = str(complaint["msg"])
-    message = message.removeprefix("Input ").removeprefix("Value error, ").replace("tuple", "list")
+    for opening in ("Input ", "String ", "Value error, "):
+        message = message.removeprefix(opening)
+    message = message.replace("tuple", "list")
     return message[0].lower() + message[1:]
 
 

@@ -127,12 +127,11 @@ class Assessor:
             ) from error
 
     def _code(self, stage: Stage) -> dict[str, str]:
-        modules, roots = [stage.module], [sources.project()]
+        """The digest of each source file that the stage runs, the user's model factory included."""
+        modules = [stage.module]
         if _covers(stage.sections, _FACTORY):
-            module = str(self._loaded.settings[_FACTORY]).partition(":")[0]
-            modules.append(module)
-            own = sources.locate(module)
-            roots += [own] if own else []
+            modules.append(str(self._loaded.settings[_FACTORY]).partition(":")[0])
+        roots = [sources.project(), *filter(None, map(sources.locate, modules))]
         return {name: self._digests.file(path) for name, path in sources.walk(modules, roots).items()}
 
     def _damage(self, name: str, record: Record) -> Iterator[str]:

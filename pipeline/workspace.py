@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from pipeline.config import RunConfig
 from pipeline.errors import UserError
-from pipeline.files import write_atomically
+from pipeline.files import remove_unfinished, write_atomically
 
 RECORD = "stage.json"
 SCHEMA = 1
@@ -165,6 +165,8 @@ class Workspace:
                     "another run is at work here", where=self.folder, fix="wait for it, or choose another --runs folder"
                 ) from None
             try:
+                remove_unfinished(self.folder)
+                remove_unfinished(self.folder / ".partial")
                 for name in stages:
                     self._recover(name)
             except OSError as error:
@@ -200,7 +202,10 @@ class Workspace:
     def finish(self, name: str, record: Record) -> None:
         """Write the record, which makes the work complete, and put it in the place of the last result."""
         text = json.dumps({"schema": SCHEMA, **_jsonable(asdict(record))}, indent=1, sort_keys=True)
-        write_atomically(self.partial(name) / RECORD, text.encode())
+        # beside the folder, so that a kill leaves nothing in it that would pass for an output
+        write_atomically(
+            self.partial(name) / RECORD, text.encode(), beside=self.folder / ".partial" / f"{name}.{RECORD}"
+        )
         self._swap(name)
 
     def _swap(self, name: str) -> None:
