@@ -71,7 +71,7 @@ class EventLog:
         """
         self._path, self._labels = path, labels
         try:
-            self._file = path.open("w", encoding="utf-8")
+            self._file = path.open("wb", buffering=0)
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=path) from error
 
@@ -81,10 +81,10 @@ class EventLog:
         Raises:
             UserError: the file cannot be written any more.
         """
-        line = json.dumps(result.event(self._labels), ensure_ascii=False)
+        line = memoryview((json.dumps(result.event(self._labels), ensure_ascii=False) + "\n").encode())
         try:
-            self._file.write(line + "\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=self._path) from error
 
@@ -121,11 +121,12 @@ class VideoFile:
         self._path, self._size = path, size
         self._temporary = path.with_name(f".{path.name}.partial")
         self._frames = 0
+        encoder = _encoder(path)
         try:
             self._container = av.open(str(self._temporary), "w", format="mp4")
         except (av.FFmpegError, OSError) as error:
             raise UserError(f"cannot be written: {error.strerror}", where=path) from error
-        self._stream = _stream(self._container, rate, size, path)
+        self._stream = _stream(self._container, encoder, rate, size)
 
     def write(self, pixels: NDArray[np.uint8]) -> None:
         """Append a frame, uint8 [H, W, 3], RGB.
@@ -169,8 +170,8 @@ class VideoFile:
             self._temporary.unlink(missing_ok=True)
 
 
-def _stream(container: "OutputContainer", rate: Fraction, size: tuple[int, int], path: Path) -> "VideoStream":
-    """The video stream, with the first encoder of ``ENCODERS`` that FFmpeg has."""
+def _encoder(path: Path) -> str:
+    """The first of ``ENCODERS`` that FFmpeg has."""
     import av  # noqa: PLC0415 - of the video extra
 
     for encoder in ENCODERS:
@@ -178,9 +179,13 @@ def _stream(container: "OutputContainer", rate: Fraction, size: tuple[int, int],
             av.codec.Codec(encoder, "w")
         except av.codec.codec.UnknownCodecError:
             continue
-        stream: VideoStream = container.add_stream(encoder, rate=rate)  # type: ignore[assignment]
-        stream.width, stream.height = (max(2, side - side % 2) for side in size)
-        stream.pix_fmt = "yuv420p"
-        stream.options = {"preset": "veryfast"} if encoder == "libx264" else {"qscale": "4"}
-        return stream
+        return encoder
     raise UserError(f"FFmpeg has no encoder of {', '.join(ENCODERS)}", where=path, fix="reinstall av")
+
+
+def _stream(container: "OutputContainer", encoder: str, rate: Fraction, size: tuple[int, int]) -> "VideoStream":
+    stream: VideoStream = container.add_stream(encoder, rate=rate)  # type: ignore[assignment]
+    stream.width, stream.height = (max(2, side - side % 2) for side in size)
+    stream.pix_fmt = "yuv420p"
+    stream.options = {"preset": "veryfast"} if encoder == "libx264" else {"qscale": "4"}
+    return stream

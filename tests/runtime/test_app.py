@@ -1,0 +1,181 @@
+"""Playing: events, annotated video, summary; and what stays when something breaks."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from test_sources import write_video
+
+from runtime import outputs
+from runtime.app import play
+from runtime.bundle import open_bundle
+from runtime.errors import SourceError, UserError
+from runtime.session import Session
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_video(tmp_path / "clip.mp4", tiny.frames(20))
+
+
+@pytest.fixture
+def frames(tmp_path):
+    np.save(tmp_path / "frames.npy", tiny.frames(4))
+    return tmp_path / "frames.npy"
+
+
+def events_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def video_of(path):
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return (
+            stream.codec_context.name,
+            stream.average_rate,
+            [f.to_ndarray(format="rgb24") for f in container.decode(stream)],
+        )
+
+
+def test_events_are_what_the_session_finds(tmp_path, tiny_bundle, frames):
+    bundle = open_bundle(tiny_bundle)
+    summary = play(bundle, str(frames), events=tmp_path / "e.jsonl")
+    events = events_of(tmp_path / "e.jsonl")
+    assert [event["frame"] for event in events] == [0, 1, 2, 3]
+    assert [event["time_s"] for event in events] == [0, 1, 2, 3]
+    session = Session(bundle)
+    for event, frame in zip(events, tiny.frames(4), strict=True):
+        assert list(event) == ["frame", "time_s", "detections", "counts"]
+        found = session.detect(frame)
+        left, top, right, bottom = found.boxes.T
+        boxes = np.array([detection["box"] for detection in event["detections"]])
+        assert np.allclose(boxes, np.stack([left, top, right - left, bottom - top], axis=1), atol=0.006)
+        assert np.allclose([detection["score"] for detection in event["detections"]], found.scores, atol=6e-5)
+        assert {detection["label"] for detection in event["detections"]} == {"person"}
+        assert event["counts"] == {"door": {"in": 0, "out": 0}}
+    tracks = {detection["track"] for event in events for detection in event["detections"]}
+    assert tracks - {None}
+    assert summary.frames == 4
+    assert summary.boxes == {"person": sum(len(event["detections"]) for event in events)}
+    assert summary.tracks == len(tracks - {None})
+    assert (summary.bundle, summary.target, summary.delegate, summary.source) == ("tiny", "toy", "npu", str(frames))
+    assert summary.fps == pytest.approx(4 / summary.seconds)
+
+
+def test_annotated_video_has_the_sources_rate_and_frames(tmp_path, tiny_bundle, clip):
+    play(open_bundle(tiny_bundle), str(clip), annotate=tmp_path / "out.mp4")
+    codec, rate, drawn = video_of(tmp_path / "out.mp4")
+    assert (codec, rate, len(drawn)) == ("h264", 10, 20)
+    assert drawn[0].shape == (64, 96, 3)
+    assert np.abs(drawn[10].astype(int) - tiny.frames(20)[10]).mean() > 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+def test_another_encoder_when_h264_is_missing(tmp_path, tiny_bundle, clip, monkeypatch):
+    monkeypatch.setattr(outputs, "ENCODERS", ("no-such-encoder", "mpeg4"))
+    play(open_bundle(tiny_bundle), str(clip), annotate=tmp_path / "out.mp4", limit=3)
+    assert video_of(tmp_path / "out.mp4")[0] == "mpeg4"
+    monkeypatch.setattr(outputs, "ENCODERS", ("no-such-encoder",))
+    with pytest.raises(UserError, match="FFmpeg has no encoder of no-such-encoder"):
+        play(open_bundle(tiny_bundle), str(clip), annotate=tmp_path / "other.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "out.mp4"]
+
+
+def test_odd_sizes_lose_a_row_and_a_column(tmp_path, tiny_bundle):
+    np.save(tmp_path / "odd.npy", tiny.frames(2)[:, :63, :95])
+    play(open_bundle(tiny_bundle), str(tmp_path / "odd.npy"), annotate=tmp_path / "out.mp4")
+    assert video_of(tmp_path / "out.mp4")[2][0].shape == (62, 94, 3)
+
+
+def test_limit_and_listener(tiny_bundle, clip):
+    heard = []
+    summary = play(open_bundle(tiny_bundle), str(clip), limit=5, listen=lambda result: heard.append(result.index))
+    assert heard == [0, 1, 2, 3, 4]
+    assert summary.frames == 5
+
+
+def test_the_cpu_delegate_plays_too(tiny_bundle, frames):
+    assert play(open_bundle(tiny_bundle), str(frames), delegate="cpu").delegate == "cpu"
+
+
+def test_a_source_that_fails_at_once_leaves_earlier_outputs(tmp_path, tiny_bundle):
+    events, video = tmp_path / "e.jsonl", tmp_path / "out.mp4"
+    events.write_text("earlier\n")
+    video.write_text("earlier")
+    (tmp_path / "bad.mp4").write_bytes(b"rubbish")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"rubbish")
+    for source in ("bad.mp4", "images", "none.mp4"):
+        with pytest.raises(SourceError):
+            play(open_bundle(tiny_bundle), str(tmp_path / source), events=events, annotate=video)
+    assert events.read_text() == "earlier\n"
+    assert video.read_text() == "earlier"
+
+
+def test_a_source_that_breaks_later_keeps_what_was_decoded(tmp_path, tiny_bundle):
+    Image.fromarray(tiny.frames(1)[0]).save(tmp_path / "a.png")
+    Image.fromarray(tiny.frames(1)[0]).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"rubbish")
+    events, video = tmp_path / "e.jsonl", tmp_path / "out.mp4"
+    with pytest.raises(SourceError, match=r"c\.png: frame 2 cannot be decoded"):
+        play(open_bundle(tiny_bundle), str(tmp_path), events=events, annotate=video)
+    assert [event["frame"] for event in events_of(events)] == [0, 1]
+    assert len(video_of(video)[2]) == 2
+
+
+def test_an_interruption_keeps_what_was_written(tmp_path, tiny_bundle, clip):
+    def interrupt(result):
+        if result.index == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(
+            open_bundle(tiny_bundle),
+            str(clip),
+            events=tmp_path / "e.jsonl",
+            annotate=tmp_path / "out.mp4",
+            listen=interrupt,
+        )
+    assert len(events_of(tmp_path / "e.jsonl")) == 4
+    assert len(video_of(tmp_path / "out.mp4")[2]) == 4
+
+
+def test_every_line_is_whole_before_the_next_frame(tmp_path, tiny_bundle, frames):
+    seen = []
+    path = tmp_path / "e.jsonl"
+    play(open_bundle(tiny_bundle), str(frames), events=path, listen=lambda result: seen.append(len(events_of(path))))
+    assert seen == [1, 2, 3, 4]
+
+
+def test_frames_of_several_sizes_cannot_be_one_video(tmp_path, tiny_bundle):
+    Image.fromarray(tiny.frames(1)[0]).save(tmp_path / "a.png")
+    Image.fromarray(tiny.frames(1)[0][:32]).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"out\.mp4: frame 1 is 96x32, the video is 96x64"):
+        play(open_bundle(tiny_bundle), str(tmp_path), annotate=tmp_path / "out.mp4")
+    assert play(open_bundle(tiny_bundle), str(tmp_path / "a.png")).frames == 1
+
+
+def test_unwritable_outputs(tmp_path, tiny_bundle, frames):
+    bundle = open_bundle(tiny_bundle)
+    with pytest.raises(UserError, match=r"e\.jsonl: cannot be written: No such file or directory"):
+        play(bundle, str(frames), events=tmp_path / "none" / "e.jsonl")
+    with pytest.raises(UserError, match=r"out\.mp4: cannot be written: No such file or directory"):
+        play(bundle, str(frames), annotate=tmp_path / "none" / "out.mp4")
+    with pytest.raises(UserError, match=r"an annotated video is an mp4 file \(name it out\.mp4\)"):
+        play(bundle, str(frames), annotate=tmp_path / "out.avi")
+    with pytest.raises(UserError, match=r"e\.jsonl: cannot be written"):
+        play(bundle, str(frames), annotate=tmp_path / "out.mp4", events=tmp_path / "none" / "e.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["frames.npy"]
+    with pytest.raises(UserError, match="/dev/full: cannot be written: No space left on device"):
+        play(bundle, str(frames), events=outputs.Path("/dev/full"))
+
+
+def test_a_video_that_cannot_be_finished(tmp_path, tiny_bundle, frames):
+    (tmp_path / "out.mp4").mkdir()
+    with pytest.raises(UserError, match=r"out\.mp4: cannot be written: "):
+        play(open_bundle(tiny_bundle), str(frames), annotate=tmp_path / "out.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.npy", "out.mp4"]

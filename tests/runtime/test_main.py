@@ -1,0 +1,185 @@
+"""The command line: what it prints, and its exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny
+
+from runtime import __main__ as command
+from runtime.bundle import open_bundle, pack_arrays, write_bundle
+
+
+@pytest.fixture
+def frames(tmp_path):
+    np.save(tmp_path / "frames.npy", tiny.frames(3))
+    return str(tmp_path / "frames.npy")
+
+
+def run(capsys, *words):
+    code = command.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def broken_golden(tmp_path, source):
+    """The bundle with one golden byte changed, otherwise sound."""
+    bundle = open_bundle(source)
+    arrays = bundle.arrays("golden/outputs.npz")
+    arrays["boxes_q"][0, 0, 0, 0, 0] ^= 1
+    path = tmp_path / "wrong.npub"
+    write_bundle(path, bundle.manifest, {**bundle.files, "golden/outputs.npz": pack_arrays(arrays)})
+    return path
+
+
+def test_play_prints_a_summary(capsys, tmp_path, tiny_bundle, frames):
+    code, out, err = run(capsys, tiny_bundle, "--source", frames, "--events", tmp_path / "e.jsonl")
+    assert (code, err) == (0, "")
+    assert "3 frames in" in out
+    assert "line door: 0 in, 0 out" in out
+    assert "times are of this host: toy is simulated" in out
+    assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 3
+
+
+def test_play_says_when_it_was_not_the_npu(capsys, tiny_bundle, frames):
+    _, out, _ = run(capsys, tiny_bundle, "--source", frames, "--delegate", "cpu")
+    assert "ran in ONNX Runtime on this host, not in the arithmetic of toy" in out
+
+
+def test_play_json_is_one_object(capsys, tiny_bundle, frames):
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--limit", 2, "--json")
+    summary = json.loads(out)
+    assert code == 0
+    assert summary["frames"] == 2
+    assert set(summary) >= {"bundle", "target", "delegate", "source", "seconds", "fps", "boxes", "tracks", "counts"}
+
+
+def test_info(capsys, tiny_bundle):
+    code, out, _ = run(capsys, "info", tiny_bundle)
+    assert code == 0
+    for text in (
+        "tiny (schema 1, ",
+        "toy (contract tflite-r1)",
+        "24x16 RGB",
+        "2 vectors",
+        "npu: 5 nodes",
+        "config_digest",
+    ):
+        assert text in out
+
+
+def test_info_json(capsys, split_bundle):
+    code, out, _ = run(capsys, "info", split_bundle, "--json")
+    facts = json.loads(out)
+    assert code == 0
+    assert facts["schema"] == 1
+    assert facts["bytes"] == split_bundle.stat().st_size
+    assert [part["device"] for part in facts["partitions"]] == ["npu", "cpu"]
+    assert facts["files"]["models/0.onnx"]["size"] > 0
+
+
+def test_selftest_passes(capsys, tiny_bundle):
+    code, out, _ = run(capsys, "selftest", tiny_bundle)
+    assert code == 0
+    assert "self-test passed: 0 of 960 bytes differ, over 2 golden vectors" in out
+
+
+def test_selftest_fails(capsys, tmp_path, tiny_bundle):
+    path = broken_golden(tmp_path, tiny_bundle)
+    code, out, _ = run(capsys, "selftest", path)
+    assert code == 1
+    assert "self-test FAILED: 1 of 960 bytes differ" in out
+    code, out, _ = run(capsys, "selftest", path, "--json")
+    assert (code, json.loads(out)) == (1, {"vectors": 2, "bytes": 960, "differing": 1})
+
+
+@pytest.mark.parametrize("words", [["info"], ["selftest"], []])
+def test_a_bundle_that_is_none(capsys, tmp_path, frames, words):
+    (tmp_path / "x.npub").write_bytes(b"rubbish")
+    more = [] if words else ["--source", frames]
+    code, out, err = run(capsys, *words, tmp_path / "x.npub", *more)
+    assert (code, out) == (1, "")
+    assert err == f"npu-run: {tmp_path}/x.npub: is not a bundle, or is truncated\n"
+
+
+def test_an_error_is_one_line(capsys, monkeypatch, tiny_bundle, frames):
+    def fail(*arguments, **options):
+        raise command.UserError("two\nlines")
+
+    monkeypatch.setattr(command, "play", fail)
+    assert run(capsys, tiny_bundle, "--source", frames)[2] == "npu-run: two lines\n"
+
+
+def test_another_exception_is_a_bug_and_shows(monkeypatch, tiny_bundle, frames):
+    def fail(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(command, "play", fail)
+    with pytest.raises(ZeroDivisionError):
+        command.main([str(tiny_bundle), "--source", frames])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required"),
+        (["x.npub"], "--source"),
+        (["x.npub", "--source", "0", "--delegate", "gpu"], "invalid choice: 'gpu'"),
+        (["x.npub", "--source", "0", "--limit", "0"], "must be at least 1"),
+        (["x.npub", "--source", "0", "--limit", "x"], "invalid"),
+        (["x.npub", "--source", "0", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["info"], "BUNDLE"),
+        (["selftest", "a", "b"], "unrecognized arguments: b"),
+    ],
+)
+def test_usage(capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        command.main(words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    for name in command._COMMANDS:
+        assert f"npu-run {name} BUNDLE" in out
+
+
+def test_ticker_says_how_far(capsys, monkeypatch):
+    clock = iter([0.0, 0.1, 0.7])
+    monkeypatch.setattr(command.time, "monotonic", lambda: next(clock))
+    tick = command._ticker()
+    for index in (0, 1):
+        tick(command.FrameResult(index, None, None, None, {}))
+    assert capsys.readouterr().err == "\rframe 2"
+
+
+def test_interrupt(tmp_path, tiny_bundle):
+    np.save(tmp_path / "long.npy", np.zeros((5000, 16, 24, 3), np.uint8))
+    events = tmp_path / "e.jsonl"
+    words = [
+        sys.executable,
+        "-m",
+        "runtime",
+        str(tiny_bundle),
+        "--source",
+        str(tmp_path / "long.npy"),
+        "--events",
+        str(events),
+    ]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (events.exists() and events.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, err) == ("", "npu-run: interrupted; what was written until now is kept\n")
+    assert all(json.loads(line) for line in events.read_text().splitlines())
