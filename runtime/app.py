@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.bundle import Bundle
-from runtime.errors import SourceError
+from runtime.errors import SourceError, UserError
 from runtime.outputs import Counts, EventLog, FrameResult, VideoFile
 from runtime.session import DelegateName, Session
 from runtime.sources import Frame, Source, missing_extra, open_source
@@ -77,8 +77,10 @@ def play(
 
     Raises:
         SourceError: the source cannot be opened, has no frame, or breaks; or an extra is missing for it.
-        UserError: an output cannot be written, or the bundle cannot be run.
+        UserError: an output cannot be written, or would replace the source or the bundle; or the bundle cannot
+            be run.
     """
+    _spare_inputs(bundle, source, events, annotate)
     session = Session(bundle, delegate)
     opened = open_source(source)
     tracker = _tracker(bundle, opened)
@@ -96,6 +98,13 @@ def play(
             for sink in (*sinks, tally.add, listen):
                 sink(result)
     return tally.summary()
+
+
+def _spare_inputs(bundle: Bundle, source: str, *outputs: Path | None) -> None:
+    inputs = {Path(source).resolve(), bundle.path.resolve()}
+    for output in outputs:
+        if output is not None and output.resolve() in inputs:
+            raise UserError("is read, so it cannot be written", where=output, fix="give another name")
 
 
 def _tracker(bundle: Bundle, opened: Source) -> "PeopleTracker | None":

@@ -43,7 +43,10 @@ class PartitionEntry:
 
 @dataclass(frozen=True)
 class Line:
-    """A line over which tracked objects are counted: ``start`` and ``end`` as (x, y) in source pixels."""
+    """A line over which tracked objects are counted: ``start`` and ``end`` as (x, y) in source pixels.
+
+    Seen from ``start`` to ``end``, crossing from the right to the left is ``in``, from the left to the right ``out``.
+    """
 
     name: str
     start: tuple[float, float]
@@ -164,6 +167,9 @@ def _name_problems(manifest: Manifest) -> Iterable[str]:
             yield f"{key} is empty"
         yield from _repeated(key, names)
     yield from _repeated("lines", tuple(line.name for line in manifest.lines))
+    for line in manifest.lines:
+        if line.start == line.end or not all(map(math.isfinite, (*line.start, *line.end))):
+            yield f"line {line.name} goes from {line.start} to {line.end}; it needs two different points"
     if len(manifest.outputs) != len(manifest.output_names):
         yield f"outputs has {len(manifest.outputs)} names and output_names {len(manifest.output_names)}"
     for key in ("name", "target", "contract"):

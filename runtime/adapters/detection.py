@@ -44,9 +44,7 @@ class BoxDecoder:
     max_detections: int
 
 
-def decode(
-    outputs: Tensors, decoder: BoxDecoder, placement: Placement, frame_size: tuple[int, int]
-) -> Detections:
+def decode(outputs: Tensors, decoder: BoxDecoder, placement: Placement, frame_size: tuple[int, int]) -> Detections:
     """Boxes in source pixels from the outputs of the network.
 
     Args:
@@ -65,9 +63,7 @@ def decode(
     labels, rows, columns, found = labels[best], rows[best], columns[best], found[best]
     distances = np.maximum(outputs["boxes"][0].astype(np.float64)[:, rows, columns].T, 0.0)
     centres = np.stack([columns + 0.5, rows + 0.5], axis=1)
-    corners = (
-        np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1) * decoder.stride
-    )
+    corners = np.concatenate([centres - distances[:, :2], centres + distances[:, 2:]], axis=1) * decoder.stride
     boxes = (corners - np.tile([placement.left, placement.top], 2)) / placement.scale
     boxes = np.clip(boxes, 0.0, np.tile(frame_size, 2)).astype(np.float32)
     solid = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

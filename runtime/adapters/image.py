@@ -158,9 +158,7 @@ def _real_table(pre: Preprocess) -> NDArray[np.float32]:
 def _integer_table(pre: Preprocess, spec: TensorSpec) -> NDArray[np.int8]:
     """The int8 of every pixel value, [3, 256], as ONNX ``QuantizeLinear`` has it."""
     if spec.scale is None or spec.zero_point is None or spec.dtype != "int8":
-        raise SourceError(
-            f"tensor {spec.name} is not quantized to int8", fix="use normalize for a float input"
-        )
+        raise SourceError(f"tensor {spec.name} is not quantized to int8", fix="use normalize for a float input")
     steps = np.rint(_real_table(pre) / np.float32(spec.scale)) + np.float32(spec.zero_point)
     table: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
     return table

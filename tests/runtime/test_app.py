@@ -1,6 +1,8 @@
 """Playing: events, annotated video, summary; and what stays when something breaks."""
 
 import json
+import sys
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -9,11 +11,12 @@ import tiny
 from PIL import Image
 from test_sources import write_video
 
-from runtime import outputs
+from runtime import app, outputs
 from runtime.app import play
 from runtime.bundle import open_bundle
 from runtime.errors import SourceError, UserError
 from runtime.session import Session
+from runtime.sources import Source
 
 
 @pytest.fixture
@@ -179,3 +182,27 @@ def test_a_video_that_cannot_be_finished(tmp_path, tiny_bundle, frames):
     with pytest.raises(UserError, match=r"out\.mp4: cannot be written: "):
         play(open_bundle(tiny_bundle), str(frames), annotate=tmp_path / "out.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.npy", "out.mp4"]
+
+
+def test_outputs_never_replace_the_source_or_the_bundle(tiny_bundle, clip):
+    before = clip.read_bytes(), tiny_bundle.read_bytes()
+    bundle = open_bundle(tiny_bundle)
+    with pytest.raises(UserError, match=r"clip\.mp4: is read, so it cannot be written"):
+        play(bundle, str(clip), annotate=clip.parent / "." / "clip.mp4")
+    with pytest.raises(UserError, match=r"tiny\.npub: is read, so it cannot be written"):
+        play(bundle, str(clip), events=tiny_bundle)
+    assert (clip.read_bytes(), tiny_bundle.read_bytes()) == before
+
+
+def test_a_source_without_a_frame(tmp_path, tiny_bundle, monkeypatch):
+    empty = Source("empty", Fraction(1), (frame for frame in ()))
+    monkeypatch.setattr(app, "open_source", lambda text: empty)
+    with pytest.raises(SourceError, match="empty: has no frame"):
+        play(open_bundle(tiny_bundle), "empty", events=tmp_path / "e.jsonl")
+    assert not (tmp_path / "e.jsonl").exists()
+
+
+def test_a_video_file_needs_pyav(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SourceError, match=r"the package av is needed .* \(pip install 'edge-npu-pipeline\[video\]'\)"):
+        outputs.VideoFile(tmp_path / "out.mp4", Fraction(10), (96, 64))

@@ -270,6 +270,11 @@ def part(**changes):
         (lambda m: {"labels": ("a", "a")}, "labels names a twice"),
         (lambda m: {"target": ""}, "target is empty"),
         (lambda m: {"lines": (*m.lines, *m.lines)}, "lines names door twice"),
+        (
+            lambda m: {"lines": (Line("l", (1.0, 2.0), (1.0, 2.0)),)},
+            "line l goes from .* it needs two different points",
+        ),
+        (lambda m: {"lines": (Line("l", (1.0, float("nan")), (1.0, 2.0)),)}, "line l goes from"),
         (lambda m: {"tensors": (*m.tensors, m.tensors[0])}, "tensors names image twice"),
         (lambda m: {"output_names": ("scores",)}, "outputs has 2 names and output_names 1"),
         (lambda m: {"output_names": ("scores", "other")}, "the decoder takes scores and boxes"),
