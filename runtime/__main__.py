@@ -55,7 +55,7 @@ def _run(words: Sequence[str]) -> int:
         "--delegate",
         choices=tuple(DELEGATES),
         default="npu",
-        help="npu: the simulated NPU, bit for bit; cpu: ONNX Runtime, where single steps may differ",
+        help="npu: the simulated NPU, bit for bit; plain: the same by its slow reference kernels; cpu: ONNX Runtime, where single steps may differ",
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
@@ -123,7 +123,7 @@ def _summary_lines(summary: Summary) -> list[str]:
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
     if summary.tracks is None:
         lines.append("tracking and counting need: pip install 'edge-npu-pipeline[video]'")
-    if summary.delegate == "npu":
+    if summary.delegate != "cpu":
         lines.append(f"times are of this host: {summary.target} is simulated")
     else:
         lines.append(f"ran in ONNX Runtime on this host, not in the arithmetic of {summary.target}")

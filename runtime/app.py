@@ -29,7 +29,7 @@ class Summary:
     Attributes:
         bundle: name of the use case.
         target: the NPU that is simulated.
-        delegate: what ran the NPU partitions: ``npu`` or ``cpu``.
+        delegate: what ran the NPU partitions: ``npu``, ``plain`` or ``cpu``.
         source: what was played.
         frames: frames played.
         seconds: host time from the first frame to the last; the NPU is simulated, so this is not a device's time.
@@ -71,7 +71,7 @@ def play(
         source: as ``--source``: a video, a folder of images, an image, a ``.npy`` file, or a camera's number.
         events: file for one JSON line per frame.
         annotate: mp4 file for the frames with boxes, tracks and lines on them.
-        delegate: ``npu`` for the simulated NPU, ``cpu`` for ONNX Runtime.
+        delegate: ``npu`` for the simulated NPU, ``plain`` for its reference kernels, ``cpu`` for ONNX Runtime.
         limit: stop after so many frames.
         listen: called after every frame.
 

@@ -17,11 +17,12 @@ from runtime.delegates.npu import NpuDelegate
 from runtime.errors import BundleError, SourceError, UserError
 from runtime.tensors import Tensors
 
-DelegateName = Literal["npu", "cpu"]
+DelegateName = Literal["npu", "plain", "cpu"]
 
 DELEGATES: Mapping[str, Mapping[str, Delegate]] = MappingProxyType(
     {
         "npu": {"npu": NpuDelegate(), "cpu": CpuDelegate()},
+        "plain": {"npu": NpuDelegate(fast=False), "cpu": CpuDelegate()},
         "cpu": {"npu": CpuDelegate(), "cpu": CpuDelegate()},
     }
 )
@@ -31,7 +32,8 @@ DELEGATES: Mapping[str, Mapping[str, Delegate]] = MappingProxyType(
 class Session:
     """A bundle that is ready to run.
 
-    With ``delegate="npu"`` NPU partitions run on the simulated NPU, bit for bit. With ``delegate="cpu"`` they run from
+    With ``delegate="npu"`` NPU partitions run on the simulated NPU, bit for bit; with ``"plain"`` too, by its slow
+    reference kernels. With ``delegate="cpu"`` they run from
     their QDQ model in ONNX Runtime, which is a float program: sooner, but single steps may differ.
     """
 

@@ -1,13 +1,22 @@
 """The NPU, simulated: partitions as compiled programs, in the target's integer arithmetic."""
 
+from dataclasses import dataclass
+
 from runtime.bundle import Bundle, PartitionEntry
 from runtime.errors import BundleError, ProgramError
 from runtime.npu.device import Device
 from runtime.npu.program import Program, loads
 
 
+@dataclass(frozen=True)
 class NpuDelegate:
-    """Runs NPU partitions on the simulated device, bit for bit as the target would."""
+    """Runs NPU partitions on the simulated device, bit for bit as the target would.
+
+    Attributes:
+        fast: use the fast path; the plain kernels otherwise, which give the same bits and are the specification.
+    """
+
+    fast: bool = True
 
     def load(self, partition: PartitionEntry, bundle: Bundle) -> Device:
         """Verify the partition's program against the manifest and put it on a device.
@@ -25,7 +34,7 @@ class NpuDelegate:
         except ProgramError as error:
             raise ProgramError(str(error), where=where) from error
         _compare(program, partition, bundle, where)
-        return Device(program)
+        return Device(program, fast=self.fast)
 
 
 def _compare(program: Program, partition: PartitionEntry, bundle: Bundle, where: str) -> None:

@@ -53,7 +53,15 @@ def test_split_runs_the_body_on_the_npu_bit_for_bit(tiny_bundle, split_bundle):
 
 
 def test_every_delegate_serves_both_devices():
-    assert {name: sorted(table) for name, table in DELEGATES.items()} == {"npu": ["cpu", "npu"], "cpu": ["cpu", "npu"]}
+    assert sorted(DELEGATES) == ["cpu", "npu", "plain"]
+    assert all(sorted(table) == ["cpu", "npu"] for table in DELEGATES.values())
+
+
+def test_plain_is_the_npu_without_the_fast_path(tiny_bundle):
+    bundle = open_bundle(tiny_bundle)
+    assert replay(bundle, "plain").differing == 0
+    fast, plain = (DELEGATES[name]["npu"] for name in ("npu", "plain"))
+    assert (fast.fast, plain.fast) == (True, False)
 
 
 def test_infer_and_detect_are_the_pieces_put_together(tiny_bundle):
@@ -90,7 +98,7 @@ def test_a_float_input_is_normalized(tiny_bundle, monkeypatch):
 
 
 def test_unknown_delegate(tiny_bundle):
-    with pytest.raises(UserError, match=r"there is no delegate 'gpu' \(choose from npu, cpu\)"):
+    with pytest.raises(UserError, match=r"there is no delegate 'gpu' \(choose from npu, plain, cpu\)"):
         Session(open_bundle(tiny_bundle), "gpu")
 
 
