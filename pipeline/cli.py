@@ -130,6 +130,21 @@ def targets_command(
         print(name)
 
 
+@app.command("bench")
+def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Measure the packaged bundle again: bytes, host time and start-up, beside its peers."""
+    from pipeline import bench  # noqa: PLC0415 (imports torch)
+
+    loaded = configfile.load(config, overrides or ())
+    with progress.console(sys.stdout) as console:
+        rows = bench.bench(loaded.config, runs / loaded.config.name, console)
+    widths = [
+        max(len(text) for text in column) for column in zip(*((row.what, row.value) for row in rows), strict=True)
+    ]
+    for row in rows:
+        print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
+
+
 @app.command("ui")
 def ui_command(config: ConfigFile, port: Annotated[int, typer.Option(help="Where the page is served.")] = 5000) -> None:
     """Open MLflow on the runs of a use case."""

@@ -88,6 +88,29 @@ def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, _plain(value)
 
 
+def covers(sections: Sequence[str], name: str) -> bool:
+    """Whether one of the dotted ``sections`` is the setting ``name`` or holds it."""
+    return any(name == section or name.startswith(f"{section}.") for section in sections)
+
+
+def narrow(section: Model, wanted: Sequence[str], prefix: str = "") -> Model:
+    """The same section without the settings that ``wanted`` does not cover.
+
+    Reading one of those raises ``AttributeError``: a stage whose result depends on a setting that its key does not
+    hold would be taken for fresh when it is stale.
+    """
+    copy = section.model_copy()
+    for name in type(section).model_fields:
+        path, value = prefix + name, getattr(section, name)
+        if covers(wanted, path):
+            continue
+        if isinstance(value, BaseModel) and any(each.startswith(f"{path}.") for each in wanted):
+            copy.__dict__[name] = narrow(value, wanted, f"{path}.")
+        else:
+            del copy.__dict__[name]
+    return copy
+
+
 def _plain(value: object) -> object:
     """``value`` as JSON can say it."""
     if isinstance(value, BaseModel):

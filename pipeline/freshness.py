@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline import sources
-from pipeline.configfile import LoadedConfig
+from pipeline.configfile import LoadedConfig, covers
 from pipeline.digests import Digests
 from pipeline.errors import UserError
 from pipeline.workspace import DamagedRecordError, Key, Record, Workspace
@@ -27,6 +27,8 @@ class Stage:
         sections: the parts of the configuration it reads, dotted; ``target`` also stands for the target's profile.
         after: the earlier stages whose files it reads.
         libraries: the distributions whose versions may change its result.
+        packs: packages of the project whose source files it copies into its result, imported or not.
+        together: whether every process that ``torchrun`` started takes part; the others are the first one's.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Stage:
     sections: tuple[str, ...]
     after: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    packs: tuple[str, ...] = ()
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Assessor:
 
     def _key(self, stage: Stage) -> Key:
         return {
-            "settings": {name: value for name, value in self._loaded.settings.items() if _covers(stage.sections, name)},
+            "settings": {name: value for name, value in self._loaded.settings.items() if covers(stage.sections, name)},
             "inputs": dict(self._inputs(stage)),
             "code": self._code(stage),
             "libraries": {name: _version(name) for name in stage.libraries},
@@ -106,7 +110,7 @@ class Assessor:
     def _inputs(self, stage: Stage) -> Iterator[tuple[str, str]]:
         """The digest of each file and folder that the stage reads, by the name that a reason gives it."""
         for name, file in self._loaded.files.items():
-            if _covers(stage.sections, name):
+            if covers(stage.sections, name):
                 yield f"{self._loaded.settings[name]} ({name})", self._digest(file, name)
         if "target" in stage.sections:
             yield f"the target's profile {self._profile.name}", self._digest(self._profile, "target")
@@ -129,10 +133,11 @@ class Assessor:
     def _code(self, stage: Stage) -> dict[str, str]:
         """The digest of each source file that the stage runs, the user's model factory included."""
         modules = [stage.module]
-        if _covers(stage.sections, _FACTORY):
+        if covers(stage.sections, _FACTORY):
             modules.append(str(self._loaded.settings[_FACTORY]).partition(":")[0])
         roots = [sources.project(), *filter(None, map(sources.locate, modules))]
-        return {name: self._digests.file(path) for name, path in sources.walk(modules, roots).items()}
+        files = {**sources.walk(modules, roots), **sources.packed(stage.packs)}
+        return {name: self._digests.file(path) for name, path in files.items()}
 
     def _damage(self, name: str, record: Record) -> Iterator[str]:
         """A reason for each output that is not what the stage wrote."""
@@ -174,11 +179,6 @@ _PHRASES: Mapping[str, str] = {
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _covers(sections: Sequence[str], name: str) -> bool:
-    """Whether one of the sections is the setting ``name`` or holds it."""
-    return any(name == section or name.startswith(f"{section}.") for section in sections)
 
 
 def _version(distribution: str) -> str:

@@ -6,73 +6,68 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from pipeline import companion
 from pipeline.configfile import LoadedConfig, missing_files
-from pipeline.digests import Digests, files_in, sha256
+from pipeline.digests import files_in, sha256
 from pipeline.errors import ConfigError, GateMissedError, UserError
-from pipeline.freshness import Assessment, Assessor, Stage
+from pipeline.freshness import Assessment, Stage
+from pipeline.planning import Options, Plan, fresh
 from pipeline.progress import Console
-from pipeline.provenance import git_commit
 from pipeline.summary import RunSummary, StageSummary
 from pipeline.workspace import Context, Output, Progress, Record, Result, Workspace
 
 __all__ = ["STAGES", "Options", "Stage", "Tracker", "plan", "run"]
+
+_DECODING = ("package.iou_threshold", "package.max_detections")
+"""A bundle says how it is decoded, also the one that the quantize stage makes to measure with."""
+
+_TASK = ("torch", "torchvision", "torchmetrics", "pycocotools", "numpy", "av", "pillow")
+_GRAPH = ("onnx", "onnx-ir", "numpy")
 
 STAGES: tuple[Stage, ...] = (
     Stage(
         "train",
         "pipeline.stages.train",
         sections=("data", "preprocess", "train"),
-        libraries=("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "numpy", "av", "pillow"),
+        libraries=(*_TASK, "pytorch-lightning", "timm"),
+        together=True,
     ),
     Stage(
         "quantize",
         "pipeline.stages.quantize",
-        sections=("data", "preprocess", "train.model", "quantize", "export", "target"),
+        sections=("data", "preprocess", "train.model", "quantize", "export.opset", "target", *_DECODING),
         after=("train",),
-        libraries=("torch", "torchvision", "torchmetrics", "onnx", "onnxscript", "onnx-ir", "numpy", "av", "pillow"),
+        libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxscript"),
     ),
     Stage(
         "export",
         "pipeline.stages.export",
-        sections=("data", "preprocess", "train.model", "export", "target", "name"),
+        sections=("name", "target", "data", "preprocess", "train.model", "export"),
         after=("train", "quantize"),
-        libraries=("torch", "torchvision", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
+        libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
     ),
     Stage(
         "coverage",
         "pipeline.stages.coverage",
-        sections=("coverage", "partition", "target"),
+        sections=("coverage", "partition.max_npu_partitions", "target"),
         after=("export",),
-        libraries=("onnx", "onnx-ir", "numpy"),
+        libraries=_GRAPH,
     ),
     Stage(
-        "partition",
-        "pipeline.stages.partition",
-        sections=(),
-        after=("export", "coverage"),
-        libraries=("onnx", "onnx-ir", "numpy"),
+        "partition", "pipeline.stages.partition", sections=("target",), after=("export", "coverage"), libraries=_GRAPH
     ),
     Stage(
         "package",
         "pipeline.stages.package",
-        sections=("name", "target", "data", "preprocess", "train.model", "package"),
-        after=("train", "quantize", "export", "coverage", "partition"),
-        libraries=(
-            "onnx",
-            "onnx-ir",
-            "onnxruntime",
-            "numpy",
-            "torchmetrics",
-            "supervision",
-            "trackers",
-            "av",
-            "pillow",
-        ),
+        sections=("name", "target", "data", "preprocess", "package"),
+        after=("export", "coverage", "partition"),
+        libraries=(*_TASK, "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
+        packs=("runtime",),
     ),
 )
 
@@ -88,35 +83,6 @@ class Tracker(Protocol):
 
     def close(self, error: BaseException | None) -> None:
         """End the tracked run; ``error`` is what the run failed with."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a run is asked to do.
-
-    Attributes:
-        runs: the folder of all runs.
-        profile: the file of the target's profile.
-        first: run this stage and all after it, fresh or not.
-        last: do not go beyond this stage.
-        force: stages to run, fresh or not.
-        command: what continues this run after a failure, for the message.
-    """
-
-    runs: Path
-    profile: Path
-    first: str | None = None
-    last: str | None = None
-    force: tuple[str, ...] = ()
-    command: str = "the same command"
-
-    def forced(self, name: str, names: Sequence[str]) -> str | None:
-        """Why the stage has to run whatever its state, if it has."""
-        if name in self.force:
-            return "forced"
-        if self.first is not None and names.index(name) >= names.index(self.first):
-            return f"forced by --from {self.first}"
-        return None
 
 
 class OpenTracker(Protocol):
@@ -135,7 +101,7 @@ def plan(loaded: LoadedConfig, options: Options, stages: Sequence[Stage] = STAGE
     """
     _check_files(loaded)
     workspace = Workspace(options.runs / loaded.config.name)
-    return _Plan(loaded, options, stages, workspace).summary()
+    return Plan(loaded, options, stages, workspace).summary()
 
 
 def run(
@@ -151,6 +117,7 @@ def run(
 
     ``track`` opens the tracker; it is called before the first stale stage, and not at all when there is none.
     ``tell`` gets what the run came to, also when it fails, once the report is written.
+    In a process that ``torchrun`` started beside the first, only the stages that all processes share run.
 
     Raises:
         GateMissedError: a stage's result misses a gate; it is kept, and later stages do not run.
@@ -159,8 +126,11 @@ def run(
     """
     _check_files(loaded)
     workspace = Workspace(options.runs / loaded.config.name)
+    if companion.is_one():
+        companion.follow(Plan(loaded, options, stages, workspace), stages, _call)
+        return Plan(loaded, options, stages, workspace).summary()
     with _disk_errors(workspace.folder), workspace.open([stage.name for stage in stages]):
-        loop = _Loop(_Plan(loaded, options, stages, workspace), console, track, tell)
+        loop = _Loop(Plan(loaded, options, stages, workspace), console, track, tell)
         with loop:
             for stage in stages:
                 loop.visit(stage)
@@ -169,58 +139,11 @@ def run(
         return loop.plan.summary()
 
 
-class _Plan:
-    """What has been done about the first stages, and what is to be done about the others."""
-
-    def __init__(self, loaded: LoadedConfig, options: Options, stages: Sequence[Stage], workspace: Workspace) -> None:
-        self.loaded = loaded
-        self.options = options
-        self.workspace = workspace
-        self.digests = Digests(workspace.folder / ".digests.json")
-        self.commit = git_commit()
-        self.done: list[StageSummary] = []
-        self._stages = stages
-        self._assessor = Assessor(loaded, workspace, self.digests, options.profile)
-
-    def assess(self, stage: Stage) -> Assessment:
-        """Whether the stage has to run, now that the earlier ones are done."""
-        return self._assessor.assess(stage, self.forced(stage))
-
-    def forced(self, stage: Stage) -> str | None:
-        """Why the stage has to run whatever its state, if it has."""
-        return self.options.forced(stage.name, [each.name for each in self._stages])
-
-    def summary(self) -> RunSummary:
-        """What the run came to so far, with an outlook on the stages that it did not reach."""
-        config = self.loaded.config
-        return RunSummary(
-            name=config.name,
-            folder=self.workspace.folder,
-            config_file=self.loaded.path,
-            config_digest=self.loaded.digest,
-            target=config.target,
-            git_commit=self.commit,
-            stages=(*self.done, *self._outlook()),
-        )
-
-    def _outlook(self) -> Iterator[StageSummary]:
-        """The stages that are not done, as they would be found."""
-        waiting = {stage.name for stage in self.done if not stage.current}
-        for stage in self._stages[len(self.done) :]:
-            reasons = [f"{name} comes first" for name in stage.after if name in waiting]
-            assessment = None if reasons else self.assess(stage)
-            if assessment is not None and assessment.fresh and assessment.record is not None:
-                yield _fresh(stage.name, assessment.record)
-                continue
-            waiting.add(stage.name)
-            yield StageSummary(stage.name, "stale", "; ".join(reasons) if assessment is None else assessment.why)
-
-
 class _Loop:
     """One run while it lasts; leaving it writes the report, whatever happened."""
 
     def __init__(
-        self, plan: _Plan, console: Console, track: OpenTracker | None, tell: Callable[[RunSummary], None] | None
+        self, plan: Plan, console: Console, track: OpenTracker | None, tell: Callable[[RunSummary], None] | None
     ) -> None:
         self.plan = plan
         self._console = console
@@ -235,11 +158,11 @@ class _Loop:
         if assessment.fresh and assessment.record is not None:
             self.plan.workspace.discard(stage.name)
             self._console.line(f"{stage.name}: fresh")
-            summary = _fresh(stage.name, assessment.record)
+            summary = fresh(stage.name, assessment.record)
         else:
             self._console.line(f"{stage.name}: stale because {assessment.why}")
             record = self._work(stage, assessment)
-            summary = replace(_fresh(stage.name, record), state="stale", why=assessment.why, ran=True)
+            summary = replace(fresh(stage.name, record), state="stale", why=assessment.why, ran=True)
             numbers = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())
             self._console.line(f"{stage.name}: done in {record.seconds:.1f} s" + (f": {numbers}" if numbers else ""))
         self.plan.done.append(summary)
@@ -254,14 +177,8 @@ class _Loop:
         self._at_work = (stage.name, time.monotonic())
         if self.plan.forced(stage):
             workspace.discard(stage.name)
-        context = Context(
-            config=self.plan.loaded.config,
-            out=workspace.begin(stage.name, assessment.key),
-            inputs={name: workspace.stage(name) for name in stage.after},
-            progress=_StageProgress(stage.name, self._console, self._tracker),
-            provenance={"config_digest": self.plan.loaded.digest, "git_commit": self.plan.commit},
-            profile=self.plan.options.profile,
-        )
+        out = workspace.begin(stage.name, assessment.key)
+        context = self.plan.context(stage, out, _StageProgress(stage.name, self._console, self._tracker))
         result = _call(stage, context)
         record = Record(
             key=assessment.key,
@@ -350,11 +267,6 @@ class _StageProgress:
         self._console.metric(name, value, step)
         if self._tracker is not None:
             self._tracker.metric(f"{self._stage}.{name}", float(value), step)
-
-
-def _fresh(name: str, record: Record) -> StageSummary:
-    """The summary of a stage whose result on disk will do."""
-    return StageSummary(name, "fresh", "", False, record.seconds, record.metrics, record.gates)
 
 
 def _reason(error: BaseException | None) -> str:

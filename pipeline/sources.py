@@ -64,6 +64,13 @@ def walk(modules: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Path]:
     return dict(sorted(found.items()))
 
 
+def packed(packages: Sequence[str]) -> Mapping[str, Path]:
+    """Every source file in the project's ``packages``, by its path."""
+    root = project().folder
+    files = [file for package in packages for file in sorted((root / package).rglob("*.py"))]
+    return {file.relative_to(root).as_posix(): file for file in files}
+
+
 def locate(module: str) -> Root | None:
     """The root of a user's own module, looked up where importing it would look.
 

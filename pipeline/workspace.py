@@ -190,6 +190,10 @@ class Workspace:
         partial.mkdir(exist_ok=True)
         return partial
 
+    def at_work(self, name: str, key: Key) -> bool:
+        """Whether a run has begun the stage with this key and not ended it."""
+        return _read_json(self._key_file(name)) == _jsonable(key) and self.partial(name).is_dir()
+
     def interrupted(self, name: str) -> bool:
         """Whether an earlier try of the stage did not come to its end."""
         return self._key_file(name).exists() and not (self.partial(name) / RECORD).exists()

@@ -145,7 +145,7 @@ def shop(tmp_path, monkeypatch):
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(SETTINGS))
     monkeypatch.syspath_prepend(str(tmp_path / "src"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr("pipeline.run.git_commit", lambda: "c0ffee")
+    monkeypatch.setattr("pipeline.planning.git_commit", lambda: "c0ffee")
     made = Shop(folder=tmp_path, src=package, config=tmp_path / "shop.yaml", stages=STAGES, messages=io.StringIO())
     yield made
     made.reload()
