@@ -55,7 +55,7 @@ def _run(words: Sequence[str]) -> int:
         "--delegate",
         choices=tuple(DELEGATES),
         default="npu",
-        help="npu: the simulated NPU, bit for bit; plain: the same by its slow reference kernels; cpu: ONNX Runtime, where single steps may differ",
+        help="npu: the simulated NPU, bit for bit; plain: its slow reference kernels; cpu: ONNX Runtime (other bits)",
     )
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
