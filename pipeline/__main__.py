@@ -1,6 +1,5 @@
-"""``python -m pipeline``: the same as the command ``pipeline``."""
+"""``python -m pipeline``: the command line without an installed script."""
 
 from pipeline.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -124,7 +124,7 @@ class PackageConfig(Section):
     iou_threshold: float = Field(0.5, ge=0, le=1, description="non-maximum suppression")
     max_detections: int = Field(100, ge=1)
     lines: tuple[LineConfig, ...] = ()
-    golden: int = Field(2, ge=1, description="golden input/output vectors in the bundle")
+    golden: int = Field(1, ge=1, description="golden input/output vectors in the bundle")
     demo: bool = Field(True, description="play the packaged bundle on the validation source")
 
 

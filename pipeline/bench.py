@@ -1,0 +1,138 @@
+"""The figures that the README shows, measured again: the packaged bundle against its peers, in one run.
+
+Host times are those of this machine and this run; read the ratios. The NPU is simulated, so none is a device's time.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from pipeline import tasks
+from pipeline.config import RunConfig
+from pipeline.errors import ModelError
+from pipeline.stages.common import MODEL
+from pipeline.tasks import Pixels, Task
+from pipeline.workspace import Progress
+from runtime.adapters.image import letterbox, normalize, quantize
+from runtime.bundle import Bundle, open_bundle
+from runtime.session import Session
+from runtime.tensors import Tensors
+
+ROUNDS = 30
+"""Frames that are timed with each contender in turn."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure: what it is, its value as text, and how it came about."""
+
+    what: str
+    value: str
+    how: str
+
+
+def bench(config: RunConfig, folder: Path, progress: Progress) -> tuple[Row, ...]:
+    """All figures of the use case whose results lie in ``folder``.
+
+    Raises:
+        ModelError: the use case has not been run to its end.
+        BundleError: its bundle cannot be opened.
+    """
+    path = folder / "package" / f"{config.name}.npub"
+    model = folder / "export" / MODEL
+    if not path.is_file() or not model.is_file():
+        raise ModelError(
+            "there is no bundle to measure", where=folder, fix=f"pipeline run the {config.name} config first"
+        )
+    opened, task = open_bundle(path), tasks.load(config)
+    return (*_bytes(opened, task, progress), *_speed(opened, task, model), *_startup(path, opened))
+
+
+def _bytes(opened: Bundle, task: Task, progress: Progress) -> Iterator[Row]:
+    """The simulated NPU's outputs against those of the plain kernels on every validation frame."""
+    progress.start(0, "comparing with the plain kernels")
+    fast, plain = Session(opened), Session(opened, "plain")
+    compared = differing = frames = 0
+    for inputs in _inputs(opened, task):
+        expected = plain.run(inputs)
+        for name, found in fast.run(inputs).items():
+            compared += found.nbytes
+            differing += int((found.view(np.uint8) != expected[name].view(np.uint8)).sum())
+        frames += 1
+        progress.advance()
+    yield Row(
+        "differing bytes", str(differing), f"simulated NPU against plain kernels, {compared} bytes, {frames} frames"
+    )
+
+
+def _inputs(opened: Bundle, task: Task) -> Iterator[Tensors]:
+    manifest = opened.manifest
+    spec = manifest.tensor(manifest.inputs[0])
+    for pixels in _pixels(task):
+        pre = manifest.preprocess
+        yield {spec.name: normalize(pixels, pre) if spec.scale is None else quantize(pixels, pre, spec)}
+
+
+def _pixels(task: Task) -> Iterator[Pixels]:
+    for sample in task.validation():
+        yield letterbox(sample.frame, task.preprocess.width, task.preprocess.height)[0]
+
+
+def _speed(opened: Bundle, task: Task, model: Path) -> Iterator[Row]:
+    """Host time per frame on one thread and on all, of the simulated NPU and of ONNX Runtime's int8 session."""
+    inputs = [each for each, _ in zip(_inputs(opened, task), range(ROUNDS), strict=False)]
+    images = [normalize(each, task.preprocess) for each, _ in zip(_pixels(task), range(ROUNDS), strict=False)]
+    npu = Session(opened)
+    peer = ort.InferenceSession(model.read_bytes(), providers=["CPUExecutionProvider"])
+    times = contest(
+        {
+            "npu": [lambda each=each: npu.run(each) for each in inputs],
+            "ort": [lambda image=image: peer.run(None, {task.input_name: image}) for image in images],
+        }
+    )
+    milliseconds = {name: 1000 * statistics.median(values) for name, values in times.items()}
+    ratio = statistics.median(a / b for a, b in zip(times["npu"], times["ort"], strict=True))
+    how = f"median of {len(inputs)} frames in turn, host time, all cores"
+    yield Row("simulated NPU, ms per frame", f"{milliseconds['npu']:.2f}", how)
+    yield Row("ONNX Runtime int8 (QDQ), ms per frame", f"{milliseconds['ort']:.2f}", how)
+    yield Row("ratio", f"{ratio:.2f}", "simulated NPU / ONNX Runtime int8, median of pairs")
+
+
+def contest(contenders: Mapping[str, Sequence[Callable[[], object]]]) -> Mapping[str, list[float]]:
+    """Seconds of every job of every contender, run in turn so that a drift of the machine meets all alike."""
+    for jobs in contenders.values():
+        jobs[0]()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for index in range(min(len(jobs) for jobs in contenders.values())):
+        for name, jobs in contenders.items():
+            began = time.perf_counter()
+            jobs[index]()
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+def _startup(path: Path, opened: Bundle) -> Iterator[Row]:
+    opening = "import sys, runtime.session, runtime.bundle; runtime.bundle.open_bundle(sys.argv[1])".replace(
+        "sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])"
+    )
+    yield Row(
+        "runtime import and bundle open, s", _fastest([sys.executable, "-c", opening, str(path)]), "best of 5 processes"
+    )
+    yield Row("pipeline --help, s", _fastest([sys.executable, "-m", "pipeline", "--help"]), "best of 5 processes")
+    yield Row("bundle, bytes", str(opened.size), "size of the file")
+
+
+def _fastest(command: Sequence[str]) -> str:
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    return f"{min(seconds):.2f}"
