@@ -1,5 +1,6 @@
-"""``python -m pipeline``: the command line without an installed script."""
+"""``python -m pipeline``: the same as the command ``pipeline``."""
 
 from pipeline.cli import main
 
-main()
+if __name__ == "__main__":
+    main()
