@@ -20,7 +20,7 @@ from runtime.adapters.image import letterbox
 from runtime.app import Summary, play
 from runtime.bundle import Bundle, Line, open_bundle
 from runtime.npu.program import loads
-from runtime.npu.timeline import timeline
+from runtime.npu.timeline import estimate
 from runtime.session import Replay, Session, replay
 
 LIBRARIES = ("edge-npu-pipeline", "numpy", "onnx", "onnxruntime", "torch")
@@ -106,7 +106,7 @@ def _replay(opened: Bundle) -> Replay:
 
 def _cycles(opened: Bundle) -> int:
     programs = [entry.program for entry in opened.manifest.partitions if entry.program is not None]
-    return sum(row.cycles for name in programs for row in timeline(loads(opened.read(name))).rows)
+    return sum(estimate(loads(opened.read(name))).cycles for name in programs)
 
 
 def _demo(opened: Bundle, context: Context) -> Summary:
