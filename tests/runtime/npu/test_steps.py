@@ -1,0 +1,79 @@
+"""The formulas of the fast path against the rule itself, on every reachable accumulator."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from npu_programs import scaling
+
+from runtime.npu.contracts import find_contract
+from runtime.npu.steps import Scaling, find_steps, fit_long, fit_short
+
+RULE = find_contract("tflite-r1")
+MAGIC = np.float32(1.5 * 2**23)
+
+
+def make(factors, low, high, bounds):
+    constants = scaling(factors)
+    count = len(constants["shift"])
+    reach = np.full(count, low), np.full(count, high)
+    multiplier, shift = (constants[name].astype(np.int64) for name in ("multiplier", "shift"))
+    return Scaling(RULE, multiplier, shift, *reach, bounds)
+
+
+def every(item, channel):
+    acc = np.arange(item.low[channel], item.high[channel] + 1)
+    want = RULE.multiply(acc, item.multiplier[channel], item.shift[channel])
+    return acc, np.clip(want, *item.bounds)
+
+
+ranges = st.tuples(st.integers(-60000, 0), st.integers(0, 60000))
+bounds = st.sampled_from([(0, 255), (-128, 127), (-100, 155), (-3, 4), (0, 0), (-255, 0)])
+factors = st.one_of(
+    st.floats(2.0**-12, 4.0), st.sampled_from([2.0**-e for e in range(-2, 14)]), st.sampled_from([1 / 6, 1 / 130, 0.0])
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(factors, ranges, bounds)
+def test_steps_are_where_the_rule_steps(factor, reach, limits):
+    item = make(factor, *reach, limits)
+    acc, want = every(item, 0)
+    steps = find_steps(item)[0]
+    for level, step in zip(item.levels(), steps, strict=True):
+        reached = acc[want >= level]
+        assert step == (reached[0] if len(reached) else item.high[0] + 1)
+
+
+@settings(max_examples=120, deadline=None)
+@given(factors, ranges, bounds)
+def test_a_formula_that_is_accepted_is_the_rule(factor, reach, limits):
+    item = make(factor, *reach, limits)
+    acc, want = every(item, 0)
+    steps = find_steps(item)
+    short, long = fit_short(item, steps), fit_long(item, steps)
+    if short is not None:
+        exact = acc.astype(np.float64) * np.float64(short[0])
+        for product in (acc.astype(np.float32) * short[0], exact):  # without and with fused multiply-add
+            lifted = (product + np.float64(MAGIC)).astype(np.float32)
+            np.testing.assert_array_equal(np.clip(lifted, MAGIC + limits[0], MAGIC + limits[1]) - MAGIC, want)
+    assert long is not None
+    value = np.rint(np.floor(acc * long.first[0] + 0.5) * long.second[0])
+    np.testing.assert_array_equal(np.clip(value, *limits), want)
+
+
+@pytest.mark.parametrize("limits", [(0, 255), (-128, 127)])
+def test_even_reciprocals_always_have_the_short_formula(limits):
+    reciprocals = np.array([n for n in range(30, 4001, 2) if n & (n - 1)])
+    item = make(1 / reciprocals, -(2**22), 2**22, limits)
+    assert fit_short(item, find_steps(item)) is not None
+
+
+def test_a_wrong_slope_is_refused():
+    """The check has teeth: shift one step by one accumulator and no formula passes."""
+    item = make(1 / 130, -40000, 40000, (-128, 127))
+    steps = find_steps(item)
+    assert fit_short(item, steps) is not None
+    steps[0, 40] += 1
+    assert fit_short(item, steps) is None
+    assert fit_long(item, steps) is None
