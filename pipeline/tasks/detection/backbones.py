@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from pipeline.errors import ModelError
-from pipeline.tasks.detection.model import Detector, TwoStages
+from pipeline.tasks.detection.model import Detector
 
 PROBE = 64
 """Width and height of the image that finds out where a backbone reaches strides 8 and 16."""
@@ -58,6 +60,18 @@ class _Features(nn.Module):
         return fine, coarse
 
 
+class _Nodes(nn.Module):
+    """A torchvision feature extractor with the outputs ``fine`` and ``coarse``, as a pair."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.model(images)
+        return found["fine"], found["coarse"]
+
+
 def _timm(model: str, pretrained: bool) -> nn.Module:
     import timm  # noqa: PLC0415 (slow to import, wanted by few configurations)
 
@@ -72,34 +86,35 @@ def _timm(model: str, pretrained: bool) -> nn.Module:
 
 
 def _torchvision(model: str, pretrained: bool) -> nn.Module:
-    from torchvision import models  # noqa: PLC0415 (as above)
 
     known = models.list_models(module=models)
     if model not in known:
         raise _unknown("torchvision", model, known)
     network = models.get_model(model, weights="DEFAULT" if pretrained else None)
-    layers = list(getattr(network, "features", network).children())
-    sizes = _sizes(layers)
-    strides = [PROBE // size for size in sizes]
-    if not {8, 16} <= set(strides):
-        raise _without_strides(f"torchvision/{model}", strides)
-    first, second = (len(strides) - strides[::-1].index(stride) for stride in (8, 16))
-    return TwoStages(nn.Sequential(*layers[:first]), nn.Sequential(*layers[first:second]))
+    try:
+        strides = _strides(network)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"torchvision/{model} gives no features on {PROBE} x {PROBE} pixels: {error}",
+            where="train.model.options.name",
+            fix="use a convolutional backbone, or your own module:factory",
+        ) from error
+    if not {8, 16} <= set(strides.values()):
+        raise _without_strides(f"torchvision/{model}", list(strides.values()))
+    last = {stride: node for node, stride in strides.items()}
+    return _Nodes(create_feature_extractor(network, {last[8]: "fine", last[16]: "coarse"}))
 
 
-def _sizes(layers: list[nn.Module]) -> list[int]:
-    """Width of the features after each layer, as far as they are square images."""
-    sizes: list[int] = []
-    features = torch.zeros(1, 3, PROBE, PROBE)
+def _strides(network: nn.Module) -> dict[str, int]:
+    """Strides of the nodes of ``network`` that give images, in the order in which they run."""
+    nodes = get_graph_node_names(network)[1]
     with torch.no_grad():
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                break
-            features = layer.eval()(features)
-            if not isinstance(features, Tensor) or features.ndim != 4 or features.shape[-1] == 0:
-                break
-            sizes.append(features.shape[-1])
-    return sizes
+        outputs = create_feature_extractor(network, nodes).eval()(torch.zeros(1, 3, PROBE, PROBE))
+    return {
+        node: PROBE // features.shape[-1]
+        for node, features in outputs.items()
+        if isinstance(features, Tensor) and features.ndim == 4 and features.shape[-1] > 1
+    }
 
 
 def _unknown(library: str, model: str, known: list[str]) -> ModelError:

@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from pipeline.config import TrainConfig
@@ -27,7 +27,7 @@ from runtime.adapters.detection import BoxDecoder, Detections, decode
 from runtime.adapters.image import Preprocess
 
 AVERAGE_DECAY = 0.98
-"""Of the moving average of the weights, per step; the average is what is validated and kept."""
+"""Of the moving average of the weights, per step, after a warm-up; the average is what is validated and kept."""
 
 WARM_UP = 0.2
 """Fraction of the steps in which the learning rate rises."""
@@ -49,6 +49,21 @@ class Decoding:
     decoder: BoxDecoder
 
 
+def follow_weights(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+    """Move ``averaged`` towards ``current``, both of one type and device; ``updates`` came before this one.
+
+    The decay rises as (1 + updates) / (10 + updates) up to ``AVERAGE_DECAY``, so that the untrained weights
+    are soon forgotten (as TensorFlow's ``ExponentialMovingAverage`` with ``num_updates``).
+    """
+    count = float(updates)
+    decay = min(AVERAGE_DECAY, (1 + count) / (10 + count))
+    for old, new in zip(averaged, current, strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
 class Learner(pl.LightningModule):
     """Trains ``network``; ``average`` holds the moving average of its weights.
 
@@ -67,8 +82,7 @@ class Learner(pl.LightningModule):
         """Batches are at the network's size."""
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        follow = get_ema_multi_avg_fn(AVERAGE_DECAY)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(self.network, multi_avg_fn=follow, use_buffers=True).requires_grad_(False)
+        self.average = AveragedModel(self.network, multi_avg_fn=follow_weights, use_buffers=True).requires_grad_(False)
         self.results: dict[str, float] = {}
         self._config = config
         self._decoder = decoding.decoder

@@ -7,6 +7,9 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 CENTRAL = 0.25
 """Half the size of a box's central region, as a fraction of the box."""
 
+SMALLEST_DISTANCE = 0.1
+"""Shorter distances, in strides, count as this: a box without area would have no gradient."""
+
 BOX_WEIGHT = 1.0
 """Weight of the box loss against the score loss."""
 
@@ -76,6 +79,6 @@ def assign(centres: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
 
 
 def _corners(distances: Tensor, centres: Tensor) -> Tensor:
-    """Corners [K, 4] from distances [K, 4], clipped at 0 as the decoder does; the gradient ignores the clipping."""
-    clipped = distances + (distances.clamp(min=0) - distances).detach()
+    """Corners [K, 4] from distances [K, 4], clipped from below; the gradient passes as if they were not."""
+    clipped = distances + (distances.clamp(min=SMALLEST_DISTANCE) - distances).detach()
     return torch.cat([centres - clipped[:, :2], centres + clipped[:, 2:]], dim=1)

@@ -36,7 +36,9 @@ def read_frames(path: Path, wanted: Sequence[int]) -> Iterator[Pixels]:
                     target = following
         except av.FFmpegError as error:
             raise DataError(
-                f"frame {count} cannot be decoded: {error.strerror}", where=path, fix="restore the video"
+                f"after {count} frames the video cannot be decoded: {error.strerror}",
+                where=path,
+                fix="restore the video",
             ) from None
     raise DataError(
         f"the video ends after {count} frames, its boxes are used up to frame {wanted[-1]}",
@@ -58,7 +60,7 @@ def declared_frames(path: Path) -> int | None:
 def _open(path: Path) -> InputContainer:
     try:
         container = av.open(str(path))
-    except OSError as error:
+    except (av.FFmpegError, OSError) as error:
         raise DataError(f"the video cannot be opened: {error.strerror}", where=path, fix="give a video file") from None
     if not container.streams.video:
         container.close()
