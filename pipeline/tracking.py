@@ -7,8 +7,7 @@ import re
 import sqlite3
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -82,33 +81,35 @@ class MlflowTracker:
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a number, ``step`` being an epoch."""
-        with self._tolerating():
-            mlflow.log_metric(name, value, step=step)
+        self._attempt(lambda: mlflow.log_metric(name, value, step=step))
 
     def results(self, summary: RunSummary) -> None:
         """Record the reports, and of the stages that ran the exported model, registered, and the bundle."""
-        with self._tolerating():
-            for report in sorted(summary.folder.glob("report.*")):
-                mlflow.log_artifact(str(report))
-            mlflow.set_tags({f"stage.{stage.name}": _state(stage.state, ran=stage.ran) for stage in summary.stages})
-            ran = {stage.name for stage in summary.stages if stage.ran}
-            if "export" in ran:
-                for model in sorted((summary.folder / "export").glob("*.onnx")):
-                    mlflow.log_artifact(str(model), "export")
-                    self._register(model)
-            if "package" in ran:
-                for bundle in sorted((summary.folder / "package").glob("*.npub")):
-                    mlflow.log_artifact(str(bundle), "package")
+        self._attempt(lambda: self._results(summary))
 
     def close(self, error: BaseException | None) -> None:
         """End the MLflow run: finished, failed, or killed by the user."""
-        status = "FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        with self._tolerating():
-            if error is not None:
-                mlflow.set_tag("error", _first_line(error)[:500])
-            mlflow.end_run(status)
+        self._attempt(lambda: self._close(error))
         if self._lost:
             _abandon()
+
+    def _results(self, summary: RunSummary) -> None:
+        for report in sorted(summary.folder.glob("report.*")):
+            mlflow.log_artifact(str(report))
+        mlflow.set_tags({f"stage.{stage.name}": "ran" if stage.ran else stage.state for stage in summary.stages})
+        ran = {stage.name for stage in summary.stages if stage.ran}
+        if "export" in ran:
+            for model in sorted((summary.folder / "export").glob("*.onnx")):
+                mlflow.log_artifact(str(model), "export")
+                self._register(model)
+        if "package" in ran:
+            for bundle in sorted((summary.folder / "package").glob("*.npub")):
+                mlflow.log_artifact(str(bundle), "package")
+
+    def _close(self, error: BaseException | None) -> None:
+        if error is not None:
+            mlflow.set_tag("error", _first_line(error)[:500])
+        mlflow.end_run("FINISHED" if error is None else "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
 
     def _register(self, path: Path) -> None:
         """Log the ONNX model with its signature and make it a version of the registered model."""
@@ -122,13 +123,12 @@ class MlflowTracker:
             save_as_external_data=False,
         )
 
-    @contextmanager
-    def _tolerating(self) -> Iterator[None]:
-        """Do what is inside unless MLflow was lost before; say when it is lost now."""
+    def _attempt(self, action: Callable[[], object]) -> None:
+        """Do it unless MLflow was lost before; say when it is lost now."""
         if self._lost:
             return
         try:
-            yield
+            action()
         except _FAILURES as error:
             self._lost = True
             self._console.message(f"MLflow stopped answering, this run goes on untracked: {_first_line(error)}")
@@ -191,12 +191,8 @@ def _probe(uri: str) -> None:
 def _silence() -> None:
     """MLflow and its database tell about every migration and registration; errors still come through as exceptions."""
     MLFLOW_LOGGING_STREAM.enabled = False
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _state(state: str, *, ran: bool) -> str:
-    return "ran" if ran else state
 
 
 def _parameter(name: str) -> str:

@@ -96,7 +96,8 @@ class Shop(SimpleNamespace):
     def set(self, **sections):
         settings = yaml.safe_load(self.config.read_text())
         for name, value in sections.items():
-            settings[name] = {**settings[name], **value} if isinstance(settings.get(name), dict) else value
+            both = isinstance(settings.get(name), dict) and isinstance(value, dict)
+            settings[name] = {**settings[name], **value} if both else value
         self.config.write_text(yaml.safe_dump(settings))
 
     def options(self, **changes):
