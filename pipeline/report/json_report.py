@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_atomically
+from pipeline.report import results
+from pipeline.report.results import Absent
 from pipeline.summary import RunSummary
 
 SCHEMA = 1
 
 
 def document(summary: RunSummary) -> dict[str, Any]:
-    """The report as plain data; numbers that JSON cannot say (infinite, not a number) become ``null``."""
+    """The report as plain data; numbers that JSON cannot say (infinite, not a number) become ``null``.
+
+    ``coverage`` is empty unless the coverage stage is up to date; ``problems`` says which file could not be read.
+    """
+    nodes = results.coverage(summary)
     return {
         "schema": SCHEMA,
         "name": summary.name,
@@ -26,7 +32,10 @@ def document(summary: RunSummary) -> dict[str, Any]:
         ],
         "metrics": {name: value if math.isfinite(value) else None for name, value in summary.metrics.items()},
         "gates_missed": list(summary.gates),
-        "coverage": _coverage(summary),
+        "coverage": []
+        if isinstance(nodes, Absent)
+        else [node.model_dump(mode="json", exclude_unset=True) for node in nodes],
+        "problems": [nodes.why] if isinstance(nodes, Absent) and summary.current("coverage") else [],
     }
 
 
@@ -44,12 +53,3 @@ def write(summary: RunSummary) -> Path:
     path = summary.folder / "report.json"
     write_atomically(path, text(summary).encode())
     return path
-
-
-def _coverage(summary: RunSummary) -> list[dict[str, Any]]:
-    """The nodes of ``coverage/coverage.json`` when the coverage stage is up to date, otherwise none."""
-    folder = summary.current("coverage")
-    if folder is None or not (folder / "coverage.json").exists():
-        return []
-    nodes: list[dict[str, Any]] = json.loads((folder / "coverage.json").read_bytes())["nodes"]
-    return nodes

@@ -1,0 +1,173 @@
+"""What the stages left on disk, read for the reports; what cannot be read becomes one sentence, never a traceback."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from pipeline.summary import RunSummary
+from pipeline.workspace import DamagedRecordError, Record, read_record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why there is nothing to show, in one sentence."""
+
+    why: str
+
+
+class _Row(BaseModel):
+    """A JSON object of a stage's file; keys that the reports do not show are left out."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Epoch(_Row):
+    """One line of ``train/history.json``; ``epoch`` counts from 0, ``ap50`` and ``ap`` are 0..1."""
+
+    epoch: int
+    loss: float
+    ap50: float
+    ap: float
+
+
+class LayerError(_Row):
+    """One row of ``quantize/errors.json``, see ``pipeline.quantize.errors.LayerError``."""
+
+    node: str
+    op: str
+    tensor: str
+    sqnr_db: float
+    cosine: float
+    largest: float
+    scale: float
+
+
+class Node(_Row):
+    """An operator of ``coverage/coverage.json``, see ``pipeline.targets.placement.Placed``; keeps all keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str
+    op: str
+    device: Literal["npu", "cpu"]
+    reasons: tuple[str, ...] = ()
+    macs: int = 0
+
+
+class _Coverage(_Row):
+    nodes: tuple[Node, ...]
+
+
+class Crossing(_Row):
+    """A tensor that enters or leaves a partition."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Partition(_Row):
+    """A partition of ``partition/plan.json``, in execution order."""
+
+    device: Literal["npu", "cpu"]
+    inputs: tuple[Crossing, ...]
+    outputs: tuple[Crossing, ...]
+    nodes: tuple[str, ...]
+
+
+class _Plan(_Row):
+    partitions: tuple[Partition, ...]
+
+
+class Demo(_Row):
+    """``package/demo/summary.json``: what playing the packaged bundle found, see ``runtime.app.Summary``."""
+
+    frames: int
+    boxes: Mapping[str, int] = {}
+    tracks: int | None = None
+    counts: Mapping[str, Mapping[str, int]] = {}
+
+
+def history(summary: RunSummary) -> tuple[Epoch, ...] | Absent:
+    """The epochs of training."""
+    return _read(summary, "train", "history.json", TypeAdapter(tuple[Epoch, ...]))
+
+
+def errors(summary: RunSummary) -> tuple[LayerError, ...] | Absent:
+    """The error of each quantized activation, in execution order."""
+    return _read(summary, "quantize", "errors.json", TypeAdapter(tuple[LayerError, ...]))
+
+
+def coverage(summary: RunSummary) -> tuple[Node, ...] | Absent:
+    """Where each operator runs, in the graph's order."""
+    found = _read(summary, "coverage", "coverage.json", TypeAdapter(_Coverage))
+    return found if isinstance(found, Absent) else found.nodes
+
+
+def plan(summary: RunSummary) -> tuple[Partition, ...] | Absent:
+    """The partitions in execution order."""
+    found = _read(summary, "partition", "plan.json", TypeAdapter(_Plan))
+    return found if isinstance(found, Absent) else found.partitions
+
+
+def demo(summary: RunSummary) -> Demo | Absent:
+    """What the demo found."""
+    return _read(summary, "package", "demo/summary.json", TypeAdapter(Demo))
+
+
+def samples(summary: RunSummary) -> tuple[tuple[str, bytes], ...] | Absent:
+    """The sample pictures by name, JPEG."""
+    folder = folder_of(summary, "package")
+    if isinstance(folder, Absent):
+        return folder
+    try:
+        found = tuple((path.stem, path.read_bytes()) for path in sorted((folder / "samples").glob("*.jpg")))
+    except OSError as error:
+        return Absent(f"{folder / 'samples'} cannot be read: {error.strerror}.")
+    damaged = next((name for name, data in found if not data.startswith(b"\xff\xd8")), None)
+    if damaged is not None:
+        return Absent(f"{folder / 'samples' / damaged}.jpg is damaged: it is not a JPEG picture.")
+    return found or Absent("The package stage kept no sample frames.")
+
+
+def record(summary: RunSummary, stage: str) -> Record | None:
+    """The stage's record, ``None`` when the stage is not up to date or its record cannot be read."""
+    folder = summary.current(stage)
+    try:
+        return None if folder is None else read_record(folder)
+    except DamagedRecordError:
+        return None
+
+
+def folder_of(summary: RunSummary, stage: str) -> Path | Absent:
+    """The stage's folder, or why its files are not to be shown."""
+    folder = summary.current(stage)
+    if folder is not None:
+        return folder
+    found = next((each for each in summary.stages if each.name == stage), None)
+    if found is None:
+        return Absent(f"This run has no {stage} stage.")
+    verb = "failed" if found.state == "failed" else "is not up to date"
+    return Absent(f"The {stage} stage {verb}: {found.why or 'it was not reached'}.")
+
+
+def _read(summary: RunSummary, stage: str, name: str, kind: TypeAdapter[T]) -> T | Absent:
+    folder = folder_of(summary, stage)
+    if isinstance(folder, Absent):
+        return folder
+    path = folder / name
+    try:
+        return kind.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Absent(f"The {stage} stage wrote no {name}.")
+    except OSError as error:
+        return Absent(f"{path} cannot be read: {error.strerror}.")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Absent(f"{path} is damaged: {f'{where}: ' if where else ''}{first['msg']}.")
