@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.configfile import load, missing_files, schema
+from pipeline.configfile import load, missing_files, narrow, schema
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -221,6 +222,17 @@ def test_override_makes_a_section_out_of_off(tmp_path):
 )
 def test_wrong_override_is_named_as_such(tmp_path, override, said):
     assert complaint(tmp_path, VALID, override).startswith(f"--set {override}: {said}")
+
+
+def test_narrowing_keeps_what_is_wanted_and_nothing_else(tmp_path):
+    config = load(write(tmp_path, VALID)).config
+    narrowed = narrow(config, ("data", "train.model", "name"))
+    assert (narrowed.data, narrowed.train.model, narrowed.name) == (config.data, config.train.model, "shop")
+    for read in (lambda: narrowed.quantize, lambda: narrowed.train.epochs, lambda: narrowed.target):
+        with pytest.raises(AttributeError, match="has no attribute"):
+            read()
+    assert config.train.epochs == 10
+    assert pickle.loads(pickle.dumps(narrowed)) == narrowed
 
 
 def test_schema_is_published():

@@ -257,6 +257,31 @@ def test_missing_data_are_told_before_anything_runs(shop):
     assert not (shop.folder / "runs").exists()
 
 
+def test_a_profile_that_cannot_be_read_is_told(shop):
+    (shop.folder / "toy.yaml").unlink()
+    with pytest.raises(UserError, match=r"shop.yaml: target is .*toy.yaml, which cannot be read: No such file"):
+        shop.run()
+
+
+def test_a_stage_cannot_read_settings_that_its_key_does_not_hold(shop):
+    break_stage(shop, "train", "context.config.export.opset")
+    with pytest.raises(AttributeError, match="'RunConfig' object has no attribute 'export'"):
+        shop.run()
+
+
+def test_a_stage_gets_its_provenance_and_its_targets_profile(shop):
+    break_stage(shop, "train", "(context.out / 'facts').write_text(f'{context.provenance} {context.profile}')")
+    shop.run()
+    facts = (shop.folder / "runs/shop/train/facts").read_text()
+    assert facts == f"{{'config_digest': '{load(shop.config).digest}', 'git_commit': 'c0ffee'}} {shop.folder}/toy.yaml"
+
+
+def test_packed_sources_are_part_of_the_key(shop):
+    shop.run(stages=[dataclasses.replace(shop.stages[0], packs=("runtime",))])
+    key = json.loads((shop.folder / "runs/shop/train/stage.json").read_text())["key"]
+    assert "runtime/__main__.py" in key["code"]
+
+
 def test_what_a_stage_prints_does_not_reach_standard_output(shop, capsys):
     shop.run()
     out = capsys.readouterr()
