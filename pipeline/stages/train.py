@@ -124,6 +124,7 @@ def _calm() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
             warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")
             yield
     finally:
         logger.setLevel(level)

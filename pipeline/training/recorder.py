@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from pipeline.errors import ModelError
 from pipeline.files import write_atomically
 from pipeline.tasks.detection.learner import Learner
 from pipeline.workspace import Progress
@@ -52,20 +51,10 @@ class Recorder(Checkpoint):
         self._progress.advance()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what the epoch, validation included, has brought.
-
-        Raises:
-            ModelError: the loss is not a number any more.
-        """
+        """Keep what the epoch, validation included, has brought."""
         if not isinstance(pl_module, Learner):
             raise TypeError(f"{type(pl_module).__name__} is not a Learner")
         results = pl_module.results
-        if results["loss"] != results["loss"]:
-            raise ModelError(
-                f"the loss is not a number after epoch {trainer.current_epoch + 1}",
-                where="train.learning_rate",
-                fix="lower it",
-            )
         best = max((epoch["ap50"] for epoch in self.history), default=-1.0)
         self.history.append({"epoch": trainer.current_epoch, **results})
         if trainer.is_global_zero:

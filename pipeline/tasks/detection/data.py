@@ -166,7 +166,7 @@ def _read_image(path: Path) -> Pixels:
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise DataError("the file is not an image", where=path, fix="restore or remove it") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"the image cannot be decoded: {error}", where=path, fix="restore or remove it") from None
 
 

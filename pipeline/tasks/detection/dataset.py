@@ -71,15 +71,15 @@ def open_images(split: Split, preprocess: Preprocess, cache: Path, progress: Pro
     if split.seekable:
         return FileImages(split, preprocess)
     shape = (len(split.images), preprocess.height, preprocess.width, 3)
-    pixels = np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
     placements = []
     progress.start(len(split.images), "decode frames")
-    for i, frame in enumerate(split.frames(range(len(split.images)))):
-        pixels[i], placement = letterbox(frame, preprocess.width, preprocess.height)
-        placements.append(placement)
-        progress.advance()
-    pixels.flush()
-    return CachedImages(np.load(cache, mmap_mode="r"), tuple(placements))
+    with cache.open("wb") as file:
+        for frame in split.frames(range(len(split.images))):
+            pixels, placement = letterbox(frame, preprocess.width, preprocess.height)
+            file.write(pixels.tobytes())
+            placements.append(placement)
+            progress.advance()
+    return CachedImages(np.memmap(cache, np.uint8, "r", shape=shape), tuple(placements))
 
 
 class TrainingBatch(NamedTuple):

@@ -1,5 +1,6 @@
 """The detector with its loss, metric and data, as Lightning wants it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, DistributedSampler
 
 from pipeline.config import TrainConfig
+from pipeline.errors import ModelError
 from pipeline.tasks.detection.augment import Augment
 from pipeline.tasks.detection.data import Split
 from pipeline.tasks.detection.dataset import (
@@ -49,7 +51,7 @@ class Decoding:
     decoder: BoxDecoder
 
 
-def follow_weights(averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+def follow_weights(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
     """Move ``averaged`` towards ``current``, both of one type and device; ``updates`` came before this one.
 
     The decay rises as (1 + updates) / (10 + updates) up to ``AVERAGE_DECAY``, so that the untrained weights
@@ -157,7 +159,17 @@ class Learner(pl.LightningModule):
         self.average.update_parameters(self.network)
 
     def on_validation_epoch_start(self) -> None:
-        """Batch statistics differ between ranks; those of rank 0 count."""
+        """Batch statistics differ between ranks; those of rank 0 count.
+
+        Raises:
+            ModelError: the loss of this epoch is not a number.
+        """
+        if self._losses and not torch.stack(self._losses).isfinite().all():
+            raise ModelError(
+                f"the loss is not a number in epoch {self.current_epoch + 1}",
+                where="train.learning_rate",
+                fix="lower it, and check preprocess.mean and preprocess.std",
+            )
         if self.trainer.world_size > 1:
             for buffer in self.average.buffers():
                 torch.distributed.broadcast(buffer, 0)

@@ -77,7 +77,7 @@ class DetectionTask:
         """
         cache.mkdir(parents=True, exist_ok=True)
         splits = [
-            LoadedSplit(split, open_images(split, self.preprocess, cache / f"{name}.npy", progress))
+            LoadedSplit(split, open_images(split, self.preprocess, cache / f"{name}.raw", progress))
             for split, name in ((self.train, "train"), (self.held_out, "validation"))
         ]
         decoding = Decoding(self.preprocess, self._evaluation())

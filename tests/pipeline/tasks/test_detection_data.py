@@ -258,6 +258,11 @@ def test_truncated_image(folders):
     says(folders, "0020.png")
 
 
+def test_image_that_is_suspiciously_large(folders, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    says(folders, "0000.png", "cannot be decoded", "decompression bomb")
+
+
 def test_image_of_another_size(folders):
     Image.new("RGB", (10, 12)).save(folders.train_images / "0000.png")
     says(folders, "0000.png", "10 x 12", "128 x 96")

@@ -112,7 +112,7 @@ def test_images_are_the_letterboxed_frames(tiny_settings, tiny_images, tmp_path,
             "validation_annotations": str(tiny_images / "validation.json"),
         }
     task = tasks.load(RunConfig(**tiny_settings))
-    images = open_images(task.train, task.preprocess, tmp_path / "train.npy", Quiet())
+    images = open_images(task.train, task.preprocess, tmp_path / "train.raw", Quiet())
     assert len(images) == 16
     pixels, placement = images[5]
     assert pixels.shape == (48, 64, 3)
