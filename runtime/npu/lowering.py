@@ -1,7 +1,7 @@
 """Lower instructions to onnxruntime operators whose result is the integer result, bit for bit.
 
 Activations are float32 arrays of centred integers ``q - z``, which float32 holds exactly. A convolution of integers
-is exact in float32, in any order of summation, while no partial sum can reach 2**24; the weights and the input's range
+is exact in float32, in any order of summation, while no partial sum can reach 2**23; the weights and the input's range
 prove it or the instruction stays with the plain kernel. Requantization follows ``runtime.npu.steps``. On images the
 scaling is written as 1x1 depthwise convolutions with a fused Clip, because onnxruntime keeps those in its blocked
 layout. What depends on one or two int8 values only, and fits no formula, becomes a table of 256 or 65536 entries.
@@ -18,7 +18,7 @@ from runtime.errors import ProgramError
 from runtime.npu.contracts import Integers
 from runtime.npu.kernels import KERNELS, Operation
 from runtime.npu.onnx_writer import ELEMENT_TYPES, Graph
-from runtime.npu.steps import EXACT_FLOAT32, LongFormula, Scaling, find_steps, fit_long, fit_short
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Formula, LongFormula, Scaling, fit
 
 Range = tuple[int, int]
 
@@ -54,6 +54,8 @@ def _conv2d(graph: Graph, operation: Operation, inputs: tuple[Source, ...]) -> s
     if formula is None:
         return None
     weight, bias = (operation.instruction.constants[name].astype(np.float32) for name in ("weight", "bias"))
+    if isinstance(formula, CorrectedFormula):
+        bias = bias + formula.bias
     acc = graph.node(
         "Conv",
         [inputs[0].name, graph.constant(weight), graph.constant(bias)],
@@ -77,27 +79,18 @@ def _fully_connected(graph: Graph, operation: Operation, inputs: tuple[Source, .
     return _scale(graph, acc, formula, _bounds(operation), shape)
 
 
-def _fit(operation: Operation, source: Range) -> NDArray[np.float32] | LongFormula | None:
+def _fit(operation: Operation, source: Range) -> Formula | None:
     """A formula for the requantization of sums of products, or ``None`` when nothing is proven exact."""
     weight = operation.constant("weight")
     flat, bias = weight.reshape(len(weight), -1), operation.constant("bias")
     extremes = flat[..., None] * np.array([min(source[0], 0), max(source[1], 0)])
     low, high = extremes.min(axis=-1).sum(axis=1), extremes.max(axis=-1).sum(axis=1)
     low_part, high_part = np.minimum(bias, 0) + low, np.maximum(bias, 0) + high
-    if max(-int(low_part.min()), int(high_part.max())) >= EXACT_FLOAT32:
+    if max(-int(low_part.min()), int(high_part.max())) >= MAX_ACCUMULATOR:
         return None
     multiplier, shift = operation.constant("multiplier"), operation.constant("shift")
     scaling = Scaling(operation.contract, multiplier, shift, low + bias, high + bias, _bounds(operation))
-    return fit(scaling)
-
-
-def fit(scaling: Scaling) -> NDArray[np.float32] | LongFormula | None:
-    """The short formula, else the long one, else ``None``."""
-    if not scaling.in_domain():
-        return None
-    steps = find_steps(scaling)
-    short = fit_short(scaling, steps)
-    return fit_long(scaling, steps) if short is None else short
+    return fit(scaling, images=len(operation.output.shape) == 4)
 
 
 def _bounds(operation: Operation) -> Range:
@@ -108,11 +101,13 @@ def _bounds(operation: Operation) -> Range:
 def _scale(
     graph: Graph,
     acc: str,
-    formula: NDArray[np.float32] | LongFormula,
+    formula: Formula,
     bounds: Range,
     shape: tuple[int, ...],
 ) -> str:
     """Requantize ``acc``; per-channel constants get ``shape``."""
+    if isinstance(formula, CorrectedFormula):
+        return _correct(graph, acc, formula, bounds)
     if not isinstance(formula, LongFormula):
         return _round(graph, acc, formula, bounds, shape)
     wide = graph.node("Cast", [acc], to=ELEMENT_TYPES["float64"])
@@ -134,8 +129,18 @@ def _round(graph: Graph, acc: str, slope: NDArray[np.float32], bounds: Range, sh
     return graph.node("Sub", [lifted, _scalar(graph, MAGIC)])
 
 
-def _channelwise(graph: Graph, x: str, slope: NDArray[np.float32], offset: float | np.float32) -> str:
-    """``slope[c] * x + offset`` on [N, C, H, W], as a 1x1 depthwise convolution."""
+def _correct(graph: Graph, acc: str, formula: CorrectedFormula, bounds: Range) -> str:
+    """See ``CorrectedFormula``; ``acc`` has its bias already."""
+    shape = (1, len(formula.slope), 1, 1)
+    estimate = _round(graph, acc, formula.slope, (bounds[0], bounds[1] - 1), shape)
+    rest = graph.node("Add", [_channelwise(graph, estimate, -formula.whole, 0.0), acc])
+    distance = graph.node("Add", [_channelwise(graph, estimate, -formula.part, -formula.offset), rest])
+    passed = _clip(graph, _channelwise(graph, distance, formula.steepness, 0.5), 0.0, 1.0)
+    return graph.node("Add", [estimate, passed])
+
+
+def _channelwise(graph: Graph, x: str, slope: NDArray[np.float32], offset: ArrayLike) -> str:
+    """``slope[c] * x + offset`` (one, or one per channel) on [N, C, H, W], as a 1x1 depthwise convolution."""
     channels = len(slope)
     weight = graph.constant(slope.reshape(channels, 1, 1, 1))
     bias = graph.constant(np.full(channels, offset, np.float32))

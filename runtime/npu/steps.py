@@ -9,6 +9,11 @@ Short formula (float32): ``round(a * acc)``, rounding by adding and subtracting 
 a margin above the rounding error of the product, so it holds with and without fused multiply-add, on any host.
 It always exists when ``2**(31 - e) / m`` is an even integer, not a power of two, of about 30 to 4000.
 
+Corrected formula (float32): an estimate ``k`` that is right or one too small, plus one where the accumulator has passed
+``T(k) = period * k + offset``, which must separate both sides of the step to ``k + 1``. The comparison subtracts the
+whole part of the period first, which is exact, so it resolves single accumulators. It exists for most factors when the
+output is on one side of its zero point (after a ReLU).
+
 Long formula (float64): ``round(floor(acc * A + 0.5) * B)``, the two roundings of the reference one after the other;
 checked by evaluating the very same operations.
 """
@@ -20,7 +25,9 @@ from numpy.typing import NDArray
 
 from runtime.npu.contracts import INT32_MAX, Contract, Integers
 
-EXACT_FLOAT32 = 2**24
+MAX_ACCUMULATOR = 2**23
+"""Float32 holds integers up to 2**24; half of that leaves room for the corrected formula's bias."""
+
 _SLOPES = (2.0**-20, 2.0**-21, 2.0**-19, 2.0**-18, 0.0, -(2.0**-20))
 _MARGIN = 2.0**-23
 _NUDGE = 1 + 2.0**-40
@@ -50,7 +57,7 @@ class Scaling:
         """Whether every reachable accumulator, also times ``2**shift``, fits int32 and is exact in float32."""
         largest = np.maximum(np.abs(self.low), np.abs(self.high))
         scaled = largest.astype(np.float64) * 2.0 ** np.maximum(self.shift, 0)
-        return bool((largest < EXACT_FLOAT32).all() and (scaled <= INT32_MAX).all())
+        return bool((largest < MAX_ACCUMULATOR).all() and (scaled <= INT32_MAX).all())
 
     def levels(self) -> Integers:
         """The outputs above the smallest: [K]."""
@@ -107,6 +114,53 @@ def fit_short(scaling: Scaling, steps: Integers) -> NDArray[np.float32] | None:
 
 
 @dataclass(frozen=True)
+class CorrectedFormula:
+    """``k + clip(steepness * (acc' - T(k)) + 0.5, 0, 1)`` with ``acc' = acc + bias``; every array is [C].
+
+    Attributes:
+        bias: integers, about minus half a period.
+        slope: ``k = clip(round(slope * acc'), low, high - 1)`` for output bounds low and high.
+        whole, part: ``period = whole + part``; ``whole`` is an integer.
+        offset: of ``T``, in units of ``acc'``.
+        steepness: a power of two above the reciprocal of the distance between ``T`` and its nearest accumulator.
+    """
+
+    bias: NDArray[np.float32]
+    slope: NDArray[np.float32]
+    whole: NDArray[np.float32]
+    part: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    steepness: NDArray[np.float32]
+
+
+def fit_corrected(scaling: Scaling, steps: Integers) -> CorrectedFormula | None:
+    """The corrected formula, or ``None`` where it is not proven for some channel."""
+    factors, levels = scaling.factors(), scaling.levels()[None, :]
+    if not levels.size or (factors < 2.0**-13).any() or (factors > 0.25).any():
+        return None
+    period = 1 / factors
+    bias, whole = -np.rint(period / 2), np.rint(period)
+    slope, part = factors.astype(np.float32), (period - whole).astype(np.float32)
+    before, at, before_counts, at_counts = _sides(scaling, steps)
+    lower, upper = before + bias[:, None], at + bias[:, None]
+    line = whole[:, None] * (levels - 1) + part.astype(np.float64)[:, None] * (levels - 1)
+    left = np.where(before_counts, lower - line, -np.inf).max(axis=1)
+    right = np.where(at_counts, upper - line, np.inf).min(axis=1)
+    left, right = np.where(np.isinf(left), right - 1, left), np.where(np.isinf(right), left + 1, right)
+    offset = np.nan_to_num((left + right) / 2).astype(np.float32)
+    distance = np.nan_to_num(np.minimum(right - offset, offset - left), nan=1.0)
+    rounding = (np.abs(scaling.bounds).max() + 8) * 2.0**-22  # next to a step, all terms are below 255 / 2 + 4
+    estimate = slope.astype(np.float64)[:, None]
+    near = (estimate * upper > levels - 1.25) | ~at_counts
+    near &= (estimate * lower < levels - 0.75) | ~before_counts
+    if not near.all() or (distance < 2 * rounding).any():
+        return None
+    steepness = 2.0 ** np.ceil(np.log2(1 / distance))
+    single = (array.astype(np.float32) for array in (bias, slope, whole, part, offset, steepness))
+    return CorrectedFormula(*single)
+
+
+@dataclass(frozen=True)
 class LongFormula:
     """``round(floor(acc * first + 0.5) * second)`` in float64, both [C]."""
 
@@ -128,6 +182,22 @@ def fit_long(scaling: Scaling, steps: Integers) -> LongFormula | None:
     levels = scaling.levels()[None, :]
     good = ((evaluate(at) >= levels) | ~at_counts) & ((evaluate(before) < levels) | ~before_counts)
     return LongFormula(first, second) if good.all() else None
+
+
+Formula = NDArray[np.float32] | CorrectedFormula | LongFormula
+"""Short (its slopes), corrected or long."""
+
+
+def fit(scaling: Scaling, images: bool) -> Formula | None:
+    """The cheapest formula that is proven, or ``None``; the corrected one is only for ``images`` [N, C, H, W]."""
+    if not scaling.in_domain():
+        return None
+    steps = find_steps(scaling)
+    short = fit_short(scaling, steps)
+    if short is not None:
+        return short
+    corrected = fit_corrected(scaling, steps) if images else None
+    return fit_long(scaling, steps) if corrected is None else corrected
 
 
 def _sides(scaling: Scaling, steps: Integers) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from npu_programs import scaling
 
 from runtime.npu.contracts import find_contract
-from runtime.npu.steps import Scaling, find_steps, fit_long, fit_short
+from runtime.npu.steps import Scaling, find_steps, fit_corrected, fit_long, fit_short
 
 RULE = find_contract("tflite-r1")
 MAGIC = np.float32(1.5 * 2**23)
@@ -62,6 +62,43 @@ def test_a_formula_that_is_accepted_is_the_rule(factor, reach, limits):
     np.testing.assert_array_equal(np.clip(value, *limits), want)
 
 
+def corrected(formula, acc, limits, fused):
+    """The corrected formula as onnxruntime evaluates it, without or with fused multiply-add."""
+
+    def line(slope, x, offset):
+        if fused:
+            return (np.float64(slope) * x + np.float64(offset)).astype(np.float32)
+        return np.float32(slope) * x + np.float32(offset)
+
+    x = (acc + formula.bias[0]).astype(np.float32)
+    k = np.clip(line(formula.slope[0], x, MAGIC), MAGIC + limits[0], MAGIC + limits[1] - 1) - MAGIC
+    rest = line(-formula.whole[0], k, 0) + x
+    distance = line(-formula.part[0], k, -formula.offset[0]) + rest
+    return k + np.clip(line(formula.steepness[0], distance, 0.5), 0, 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.floats(2.0**-12, 0.24), ranges, bounds)
+def test_a_corrected_formula_that_is_accepted_is_the_rule(factor, reach, limits):
+    item = make(factor, *reach, limits)
+    acc, want = every(item, 0)
+    formula = fit_corrected(item, find_steps(item))
+    if formula is not None:
+        np.testing.assert_array_equal(corrected(formula, acc, limits, False), want)
+        np.testing.assert_array_equal(corrected(formula, acc, limits, True), want)
+
+
+def test_most_factors_have_the_corrected_formula_after_a_relu():
+    rng = np.random.default_rng(0)
+    items = [make(factor, -(2**20), 2**20, (0, 255)) for factor in rng.uniform(0.0006, 0.02, 200)]
+    formulas = [fit_corrected(item, find_steps(item)) for item in items]
+    assert sum(formula is not None for formula in formulas) >= 195
+    for item, formula in list(zip(items, formulas, strict=True))[:10]:
+        acc, want = every(item, 0)
+        if formula is not None:
+            np.testing.assert_array_equal(corrected(formula, acc, (0, 255), False), want)
+
+
 @pytest.mark.parametrize("limits", [(0, 255), (-128, 127)])
 def test_even_reciprocals_always_have_the_short_formula(limits):
     reciprocals = np.array([n for n in range(30, 4001, 2) if n & (n - 1)])
@@ -77,3 +114,11 @@ def test_a_wrong_slope_is_refused():
     steps[0, 40] += 1
     assert fit_short(item, steps) is None
     assert fit_long(item, steps) is None
+
+
+def test_a_wrong_period_is_refused():
+    item = make(1 / 130.3, 0, 40000, (0, 255))
+    steps = find_steps(item)
+    assert fit_corrected(item, steps) is not None
+    steps[0, 40] += 1
+    assert fit_corrected(item, steps) is None
