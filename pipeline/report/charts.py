@@ -45,8 +45,8 @@ _STYLE: Mapping[Any, Any] = MappingProxyType(
     }
 )
 
-_LOUDEST = 100.0
-"""dB; what is better is drawn as this, or exact layers would flatten all others."""
+LOUDEST = 60.0
+"""dB; what is better is drawn as this, or layers without any noise would flatten all others."""
 
 
 def accuracy(forms: Sequence[Accuracy]) -> str:
@@ -105,27 +105,21 @@ def scores(epochs: Sequence[Epoch]) -> str:
 
 
 def noise(rows: Sequence[LayerError]) -> str:
-    """Signal to quantization noise of each layer in execution order; the three worst carry their names."""
-    levels = [min(row.sqnr_db, _LOUDEST) if math.isfinite(row.sqnr_db) else 0.0 for row in rows]
+    """Signal to quantization noise of each layer in execution order; the three worst are numbered and named."""
+    levels = [min(row.sqnr_db, LOUDEST) if math.isfinite(row.sqnr_db) else 0.0 for row in rows]
+    worst = sorted(range(len(rows)), key=lambda index: levels[index])[:3]
     with _style("noise"):
-        figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(7.2, 2.8), layout="constrained")
         axes = figure.add_subplot()
-        positions = range(1, len(rows) + 1)
-        worst = sorted(range(len(rows)), key=lambda i: levels[i])[:3]
-        colours = [_SECOND if i in worst else _FIRST for i in range(len(rows))]
-        axes.vlines(positions, 0, levels, colors=colours, linewidth=max(1.0, min(5.0, 260 / len(rows))))
-        for place, index in enumerate(sorted(worst)):
-            row = rows[index]
-            axes.annotate(
-                f"{_short(row.node)} {decibel(row.sqnr_db)} dB",
-                (index + 1, levels[index]),
-                (0.99, 0.97 - 0.09 * place),
-                textcoords="axes fraction",
-                ha="right",
-                va="top",
-                arrowprops={"arrowstyle": "-", "color": _FAINT, "linewidth": 0.6, "shrinkB": 2},
-            )
-        axes.set(xlim=(0, len(rows) + 1), ylim=(0, max(levels) * 1.45 or 1), ylabel="SQNR, dB", xlabel="layer")
+        colours = [_SECOND if index in worst else _FIRST for index in range(len(rows))]
+        width = max(1.0, min(5.0, 260 / len(rows)))
+        axes.vlines(range(1, len(rows) + 1), 0, levels, colors=colours, linewidth=width)
+        for place, index in enumerate(worst, 1):
+            spot = (index + 1, levels[index])
+            axes.annotate(str(place), spot, (0, 3), textcoords="offset points", ha="center")
+        names = [f"{n} {_short(rows[i].node)} {decibel(rows[i].sqnr_db)} dB" for n, i in enumerate(worst, 1)]
+        axes.set_title(" \N{MIDDLE DOT} ".join(names), fontsize=8, loc="left", color=_INK, parse_math=False)
+        axes.set(xlim=(0, len(rows) + 1), ylim=(0, (max(levels) or 1) * 1.12), ylabel="SQNR, dB", xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.tick_params(length=0)
@@ -153,7 +147,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 30 else f"\N{HORIZONTAL ELLIPSIS}{name[-29:]}"
+    return name if len(name) <= 24 else f"\N{HORIZONTAL ELLIPSIS}{name[-23:]}"
 
 
 def _svg(figure: Figure, label: str) -> str:

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from graphlib import TopologicalSorter
 
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import units
@@ -22,8 +22,6 @@ MOST_BOXES = 150
 
 _MOST_FUSED = 2
 """Operators in one box: an operator and the activation function that is fused into it."""
-
-Device = Literal["npu", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -72,22 +70,35 @@ def _detailed(
 ) -> tuple[tuple[Box, ...], tuple[Arrow, ...]]:
     """A box for every operator with its fused activation function, and one for each input and output."""
     number = {name: index for index, partition in enumerate(plan) for name in partition.nodes}
-    makers: dict[str, tuple[str, Device | None]] = {t.name: (f"input {t.name}", None) for t in graph.inputs}
     boxes = [Box(f"input {t.name}", _shape(t), t.name, "edge", f"input {t.name}") for t in graph.inputs]
-    found: dict[tuple[str, str], Arrow] = {}
+    makers = {t.name: box for t, box in zip(graph.inputs, boxes, strict=True)}
+    takers: list[tuple[Box, list[Tensor]]] = []
     for unit in units(graph):
-        key, device = f"operator {unit[0].name}", placed[unit[0].name].device
+        first = unit[0].name
+        box = Box(f"operator {first}", _title(unit), first, placed[first].device, _hint(unit, placed, number))
         own = {t.name for node in unit for t in node.outputs}
-        for tensor in (t for node in unit for t in node.activations if t.name not in own):
-            source, other = makers[tensor.name]
-            crossing = other is not None and other != device
-            _add(found, Arrow(source, key, f"{tensor.name}: {_shape(tensor)}", crossing))
-        boxes.append(Box(key, _title(unit), unit[0].name, device, _hint(unit, placed, number)))
-        makers.update(dict.fromkeys(own, (key, device)))
+        makers |= dict.fromkeys(own, box)
+        takers.append((box, [t for node in unit for t in node.activations if t.name not in own]))
     for tensor, name in zip(graph.outputs, graph.output_names, strict=True):
-        boxes.append(Box(f"output {name}", _shape(tensor), name, "edge", f"output {name}"))
-        _add(found, Arrow(makers[tensor.name][0], f"output {name}", f"{tensor.name}: {_shape(tensor)}"))
-    return tuple(boxes), tuple(found.values())
+        takers.append((Box(f"output {name}", _shape(tensor), name, "edge", f"output {name}"), [tensor]))
+    found: dict[tuple[str, str], Arrow] = {}
+    for box, tensors in takers:
+        boxes.append(box)
+        for tensor in tensors:
+            source = makers.get(tensor.name)
+            if source is not None:  # a constant that leaves the model comes from no box
+                crossing = {source.place, box.place} == {"npu", "cpu"}
+                _add(found, Arrow(source.key, box.key, f"{tensor.name}: {_shape(tensor)}", crossing))
+    return _ordered(boxes, found), tuple(found.values())
+
+
+def _ordered(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]]) -> tuple[Box, ...]:
+    """The boxes, every one after those that point to it."""
+    by_key = {box.key: box for box in boxes}
+    before: dict[str, list[str]] = {box.key: [] for box in boxes}
+    for source, target in arrows:
+        before[target].append(source)
+    return tuple(by_key[key] for key in TopologicalSorter(before).static_order())
 
 
 def _add(found: dict[tuple[str, str], Arrow], arrow: Arrow) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pipeline.report.layout import BOX, Layout, Point, Spot, lay_out
 
-WIDEST = 1080.0
+WIDEST = 1120.0
 """Columns are added until the picture is so wide, in CSS pixels."""
 
 _TITLE_LETTERS, _NAME_LETTERS, _RADIUS = 24, 28, 8.0
@@ -74,7 +74,7 @@ def _box(box: Box, spot: Spot) -> str:
     middle = spot.centre
     tag = ""
     if box.place == "cpu":
-        tag = f'<text class="tag" x="{x + width - 6:.1f}" y="{y + 13:.1f}" text-anchor="end">CPU</text>'
+        tag = f'<text class="tag" x="{x + width - 8:.1f}" y="{y + 3:.1f}" text-anchor="end">CPU</text>'
     return (
         f'<g class="box {box.place}"><title>{escape(box.hint or box.name)}</title>'
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.0f}" height="{height:.0f}" rx="{radius:.0f}"/>{tag}'
@@ -100,7 +100,7 @@ def _arrow(arrow: Arrow, layout: Layout) -> str:
     mark = ""
     if arrow.crossing:
         (ax, ay), (bx, by) = points[-2:]
-        mark = f'<path class="mark" d="M {(ax + bx) / 2:.1f} {(ay + by) / 2 - 6:.1f} l 6 6 l -6 6 l -6 -6 z"/>'
+        mark = f'<path class="mark" d="M {(ax + bx) / 2:.1f} {(ay + by - 7) / 2 - 6:.1f} l 6 6 l -6 6 l -6 -6 z"/>'
     return (
         f'<g class="{kind}"><title>{escape(arrow.hint)}</title><path d="{_path(points)}"/>{head}{mark}</g>'
         if arrow.hint

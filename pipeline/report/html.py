@@ -15,7 +15,7 @@ from pipeline.report.formats import count, percent, plain, plural, points, size
 from pipeline.report.graph_parts import parts
 from pipeline.report.graph_picture import picture
 from pipeline.report.headline import Accuracy, accuracies, float_ap50, verdict
-from pipeline.report.results import Absent, Demo, Node
+from pipeline.report.results import Absent, Node
 from pipeline.summary import RunSummary, StageSummary
 
 LONG = 12
@@ -71,31 +71,35 @@ def _tiles(summary: RunSummary) -> list[Tile]:
     m = summary.metrics
     before, after = float_ap50(m), m.get("package.ap50", m.get("quantize.ap50"))
     change = None if before is None or after is None else after - before
-    where = "simulated NPU" if "package.ap50" in m else "integer engine, not packaged yet"
-    fallbacks = m.get("coverage.nodes", 0.0) - m.get("coverage.nodes_on_npu", 0.0)
-    operators = f"{count(m.get('coverage.nodes_on_npu'))} of {count(m.get('coverage.nodes'))} operators"
-    crossings = m.get("partition.crossings")
+    packaged = "package.ap50" in m
+    crossings, differing = m.get("partition.crossings"), m.get("package.differing_bytes")
+    cross = f"{count(crossings)} crossings" + (f" of {size(m.get('partition.crossing_bytes'))}" if crossings else "")
     return [
         Tile("AP50, float", percent(before), "float32, validation frames"),
-        Tile(f"AP50, {where}", percent(after), f"{points(change)} against float"),
         Tile(
-            "MACs on the NPU",
-            percent(m.get("coverage.macs_on_npu")),
-            f"{operators}, {plural(round(fallbacks), 'fallback')}",
+            "AP50, simulated NPU" if packaged else "AP50, int8",
+            percent(after),
+            f"{points(change)} against float" + ("" if packaged else "; not packaged"),
         ),
-        Tile(
+        _tile("MACs on the NPU", percent(m.get("coverage.macs_on_npu")), _operators(m)),
+        _tile(
             "Partitions",
             count(m.get("partition.partitions")),
-            f"{count(m.get('partition.npu_partitions'))} on the NPU, {count(crossings)} crossings"
-            + (f", {size(m.get('partition.crossing_bytes'))}" if crossings else ""),
+            f"{count(m.get('partition.npu_partitions'))} on the NPU, {cross}",
         ),
-        Tile("Bundle", size(m.get("package.bundle_bytes")), "model, programs, golden vectors"),
-        Tile(
-            "Differing bytes",
-            count(m.get("package.differing_bytes")),
-            f"of {count(m.get('package.golden_bytes'))} golden bytes",
-        ),
+        _tile("Bundle", size(m.get("package.bundle_bytes")), "model, programs, golden vectors"),
+        _tile("Differing bytes", count(differing), f"of {count(m.get('package.golden_bytes'))} golden bytes"),
     ]
+
+
+def _tile(label: str, value: str, note: str) -> Tile:
+    """A tile whose note speaks of the value only when there is one."""
+    return Tile(label, value, "not known in this run" if value == formats.MISSING else note)
+
+
+def _operators(m: Mapping[str, float]) -> str:
+    total, taken = m.get("coverage.nodes", 0.0), m.get("coverage.nodes_on_npu", 0.0)
+    return f"{count(taken)} of {count(total)} operators, {plural(round(total - taken), 'fallback')}"
 
 
 def _accuracy(summary: RunSummary) -> Mapping[str, object] | Absent:
@@ -166,7 +170,12 @@ def _noise(summary: RunSummary) -> Mapping[str, object] | Absent:
         return rows
     if not rows:
         return Absent("No layer runs in integers from the image on, so there is nothing to compare.")
-    return {"rows": sorted(rows, key=lambda row: row.sqnr_db), "chart": Markup(_charts().noise(rows))}
+    charts = _charts()
+    return {
+        "rows": sorted(rows, key=lambda row: row.sqnr_db),
+        "chart": Markup(charts.noise(rows)),
+        "loudest": charts.LOUDEST,
+    }
 
 
 def _samples(summary: RunSummary) -> list[tuple[str, str]] | Absent:
@@ -231,8 +240,3 @@ def _origin(summary: RunSummary) -> Mapping[str, object]:
             if name.endswith(wanted) and "checkpoints/" not in name
         ]
     return {"versions": sorted(versions.items()), "files": files}
-
-
-def visitors(demo: Demo) -> list[tuple[str, int, int]]:
-    """Line, in and out of each line of the demo."""
-    return [(name, counts.get("in", 0), counts.get("out", 0)) for name, counts in demo.counts.items()]

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-BOX = (182.0, 40.0)
+BOX = (180.0, 38.0)
 """Width and height of a box."""
 
 GAP = 16.0
 """Between two boxes of one rank."""
 
-LAYER = 64.0
+LAYER = 59.0
 """From the top of one rank to the top of the next."""
 
 GUTTER = 36.0
