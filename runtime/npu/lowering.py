@@ -18,7 +18,7 @@ from runtime.errors import ProgramError
 from runtime.npu.contracts import Integers
 from runtime.npu.kernels import KERNELS, Operation
 from runtime.npu.onnx_writer import ELEMENT_TYPES, Graph
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Formula, LongFormula, Scaling, fit
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Formula, LongFormula, Scaling, fit, fit_wide
 
 Range = tuple[int, int]
 
@@ -50,47 +50,90 @@ def output_range(operation: Operation, inputs: tuple[Range, ...]) -> Range:
 
 
 def _conv2d(graph: Graph, operation: Operation, inputs: tuple[Source, ...]) -> str | None:
-    formula = _fit(operation, inputs[0].range)
-    if formula is None:
-        return None
-    weight, bias = (operation.instruction.constants[name].astype(np.float32) for name in ("weight", "bias"))
-    if isinstance(formula, CorrectedFormula):
-        bias = bias + formula.bias
-    acc = graph.node(
-        "Conv",
-        [inputs[0].name, graph.constant(weight), graph.constant(bias)],
-        group=operation.integer("group"),
-        strides=operation.integers("strides"),
-        pads=operation.integers("pads"),
-        dilations=operation.integers("dilations"),
-        kernel_shape=weight.shape[2:],
-    )
-    return _scale(graph, acc, formula, _bounds(operation), (1, len(weight), 1, 1))
+    def convolve(x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+        return graph.node(
+            "Conv",
+            [x, graph.constant(weight), *([] if bias is None else [graph.constant(bias)])],
+            group=operation.integer("group"),
+            strides=operation.integers("strides"),
+            pads=operation.integers("pads"),
+            dilations=operation.integers("dilations"),
+            kernel_shape=weight.shape[2:],
+        )
+
+    return _products(graph, operation, inputs[0], convolve)
 
 
 def _fully_connected(graph: Graph, operation: Operation, inputs: tuple[Source, ...]) -> str | None:
-    formula = _fit(operation, inputs[0].range)
+    def multiply(x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+        product = graph.node("MatMul", [x, graph.constant(weight.T)])
+        return product if bias is None else graph.node("Add", [product, graph.constant(bias)])
+
+    return _products(graph, operation, inputs[0], multiply)
+
+
+Products = Callable[[str, NDArray[np.float32], NDArray[np.float32] | None], str]
+"""Append the sums of products of a value with a weight, plus a bias, and give their name."""
+
+
+def _products(graph: Graph, operation: Operation, source: Source, products: Products) -> str | None:
+    """Sums of products with their bias, requantized; ``None`` when nothing is proven exact."""
+    weight, bias, rank = operation.constant("weight"), operation.constant("bias"), len(operation.output.shape)
+    low, high = _reach(weight, source.range)
+    scaling = Scaling(
+        operation.contract,
+        operation.constant("multiplier"),
+        operation.constant("shift"),
+        low + bias,
+        high + bias,
+        _bounds(operation),
+    )
+    shape = (1, len(weight), 1, 1) if rank == 4 and weight.ndim == 4 else (1,) * (rank - 1) + (len(weight),)
+    partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
+    if partial >= MAX_ACCUMULATOR:
+        return _wide_products(graph, operation, source, products, scaling, shape)
+    formula = fit(scaling, images=weight.ndim == 4)
     if formula is None:
         return None
-    weight, bias = (operation.instruction.constants[name].astype(np.float32) for name in ("weight", "bias"))
-    product = graph.node("MatMul", [inputs[0].name, graph.constant(weight.T)])
-    acc = graph.node("Add", [product, graph.constant(bias)])
-    shape = (1,) * (len(operation.output.shape) - 1) + (len(weight),)
-    return _scale(graph, acc, formula, _bounds(operation), shape)
+    extra = formula.bias if isinstance(formula, CorrectedFormula) else np.float32(0)
+    acc = products(source.name, weight.astype(np.float32), bias.astype(np.float32) + extra)
+    return _scale(graph, acc, formula, scaling.bounds, shape)
 
 
-def _fit(operation: Operation, source: Range) -> Formula | None:
-    """A formula for the requantization of sums of products, or ``None`` when nothing is proven exact."""
-    weight = operation.constant("weight")
-    flat, bias = weight.reshape(len(weight), -1), operation.constant("bias")
-    extremes = flat[..., None] * np.array([min(source[0], 0), max(source[1], 0)])
-    low, high = extremes.min(axis=-1).sum(axis=1), extremes.max(axis=-1).sum(axis=1)
-    low_part, high_part = np.minimum(bias, 0) + low, np.maximum(bias, 0) + high
-    if max(-int(low_part.min()), int(high_part.max())) >= MAX_ACCUMULATOR:
-        return None
-    multiplier, shift = operation.constant("multiplier"), operation.constant("shift")
-    scaling = Scaling(operation.contract, multiplier, shift, low + bias, high + bias, _bounds(operation))
-    return fit(scaling, images=len(operation.output.shape) == 4)
+def _wide_products(
+    graph: Graph,
+    operation: Operation,
+    source: Source,
+    products: Products,
+    scaling: Scaling,
+    shape: tuple[int, ...],
+) -> str | None:
+    """As ``_products`` for sums beyond float32: pieces of the input channels, added up in float64 with the bias."""
+    weight, formula = operation.constant("weight"), fit_wide(scaling)
+    low, high = _reach(weight, source.range)
+    pieces = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
+    grouped = operation.instruction.opcode == "conv2d" and operation.integer("group") > 1
+    parts = [part for part in np.array_split(np.arange(weight.shape[1]), pieces) if len(part)]
+    for part in parts:
+        low, high = _reach(weight[:, part], source.range)
+        if formula is None or (grouped and pieces > 1) or max(-int(low.min()), int(high.max())) >= MAX_ACCUMULATOR:
+            return None
+    total = graph.constant(operation.constant("bias").astype(np.float64).reshape(shape))
+    for part in parts:
+        piece, wanted = source.name, weight[:, part].astype(np.float32)
+        if pieces > 1:
+            axis = 1 if weight.ndim == 4 else len(shape) - 1
+            limits = [graph.constant(np.array([end])) for end in (part[0], part[-1] + 1, axis)]
+            piece = graph.node("Slice", [piece, *limits])
+        exact = graph.node("Cast", [products(piece, wanted, None)], to=ELEMENT_TYPES["float64"])
+        total = graph.node("Add", [exact, total])
+    return None if formula is None else _scale_long(graph, total, formula, scaling.bounds, shape)
+
+
+def _reach(weight: Integers, source: Range) -> tuple[Integers, Integers]:
+    """Smallest and largest sum of products per output channel, padding (zero) included."""
+    extremes = weight.reshape(len(weight), -1)[..., None] * np.array([min(source[0], 0), max(source[1], 0)])
+    return extremes.min(axis=-1).sum(axis=1), extremes.max(axis=-1).sum(axis=1)
 
 
 def _bounds(operation: Operation) -> Range:
@@ -111,6 +154,11 @@ def _scale(
     if not isinstance(formula, LongFormula):
         return _round(graph, acc, formula, bounds, shape)
     wide = graph.node("Cast", [acc], to=ELEMENT_TYPES["float64"])
+    return _scale_long(graph, wide, formula, bounds, shape)
+
+
+def _scale_long(graph: Graph, wide: str, formula: LongFormula, bounds: Range, shape: tuple[int, ...]) -> str:
+    """See ``LongFormula``; ``wide`` is float64."""
     first = graph.node("Mul", [wide, graph.constant(formula.first.reshape(shape))])
     half = graph.node("Add", [first, graph.constant(np.array(0.5))])
     second = graph.node("Mul", [graph.node("Floor", [half]), graph.constant(formula.second.reshape(shape))])

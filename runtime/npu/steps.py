@@ -54,10 +54,10 @@ class Scaling:
     bounds: tuple[int, int]
 
     def in_domain(self) -> bool:
-        """Whether every reachable accumulator, also times ``2**shift``, fits int32 and is exact in float32."""
+        """Whether every reachable accumulator, also times ``2**shift``, fits int32."""
         largest = np.maximum(np.abs(self.low), np.abs(self.high))
         scaled = largest.astype(np.float64) * 2.0 ** np.maximum(self.shift, 0)
-        return bool((largest < MAX_ACCUMULATOR).all() and (scaled <= INT32_MAX).all())
+        return bool((scaled <= INT32_MAX).all())
 
     def levels(self) -> Integers:
         """The outputs above the smallest: [K]."""
@@ -198,6 +198,11 @@ def fit(scaling: Scaling, images: bool) -> Formula | None:
         return short
     corrected = fit_corrected(scaling, steps) if images else None
     return fit_long(scaling, steps) if corrected is None else corrected
+
+
+def fit_wide(scaling: Scaling) -> LongFormula | None:
+    """The long formula for accumulators that float32 does not hold, or ``None``."""
+    return fit_long(scaling, find_steps(scaling)) if scaling.in_domain() else None
 
 
 def _sides(scaling: Scaling, steps: Integers) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -135,12 +135,31 @@ def test_a_network_of_lowered_instructions_is_one_session():
     assert kinds(program([x], [first, second], [x, a, b], ["a", "b"])) == [SessionStep]
 
 
-def test_what_cannot_be_proven_exact_runs_plain():
-    """9 * 4096 taps of weight 127 can pass 2**24, where float32 would lose bits."""
-    x, y = spec("x", (1, 4096, 3, 3)), spec("y", (1, 1, 1, 1), 0.5, 0)
-    attributes = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1, **clamp()}
-    weight = np.full((1, 4096, 3, 3), 127, np.int8)
-    constants = {"weight": weight, "bias": np.zeros(1, np.int32), **scaling(2.0**-22)}
-    item = single("conv2d", [x], y, attributes, constants)
-    assert kinds(item) == [PlainStep]
+def deep(opcode, features, bias, factor):
+    """A layer of 127s whose sums pass 2**24, where a float32 sum would lose bits."""
+    image = opcode == "conv2d"
+    x, y = spec("x", (1, features, 3, 3) if image else (1, features)), spec("y", (1, 2, 1, 1) if image else (1, 2))
+    weight = np.full((2, features, 3, 3) if image else (2, features), 127, np.int8)
+    weight[1] = np.random.default_rng(0).integers(-127, 128, weight[1].shape)
+    attributes = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1} if image else {}
+    constants = {"weight": weight, "bias": np.array([bias, -bias], np.int32), **scaling([factor, factor])}
+    return single(opcode, [x], y, {**attributes, **clamp()}, constants)
+
+
+@pytest.mark.parametrize(("opcode", "features"), [("conv2d", 700), ("fully_connected", 5000)])
+def test_sums_beyond_float32_are_split_and_added_in_float64(opcode, features):
+    for bias, factor in [(0, 2.0**-14), (1 << 28, 2.0**-20), (12345, 3.3e-6)]:
+        item = deep(opcode, features, bias, factor)
+        assert kinds(item) == [SessionStep]
+        assert_same(item, seeds=range(5))
+
+
+def test_a_large_bias_alone_does_not_split():
+    item = deep("conv2d", 4, 2**30, 2.0**-24)
+    assert kinds(item) == [SessionStep]
     assert_same(item)
+
+
+def test_what_cannot_be_proven_exact_runs_plain():
+    item = deep("conv2d", 7, 2**31 - 1, 2.0**-24)  # this bias can carry the accumulator out of int32
+    assert kinds(item) == [PlainStep]
