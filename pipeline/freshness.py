@@ -14,6 +14,8 @@ from pipeline.workspace import DamagedRecordError, Key, Record, Workspace
 _REREAD_BELOW = 64 * 2**20
 """Outputs smaller than this, in bytes, are read at every run; larger ones when size or times changed."""
 
+_REASONS_SHOWN = 3
+
 _FACTORY = "train.model.factory"
 
 
@@ -64,16 +66,28 @@ class Assessment:
         """The reasons in one line."""
         return "; ".join(self.reasons)
 
+    @property
+    def brief(self) -> str:
+        """The first reasons in one line, and how many more there are."""
+        more = len(self.reasons) - _REASONS_SHOWN
+        return self.why if more <= 0 else f"{'; '.join(self.reasons[:_REASONS_SHOWN])}; and {more} more"
+
 
 class Assessor:
     """Compares what stages depend on now with what their records say."""
 
-    def __init__(self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profile: Path) -> None:
-        """``profile`` is the target's YAML file."""
+    def __init__(
+        self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profile: Path, stages: Sequence[Stage]
+    ) -> None:
+        """``profile`` is the target's YAML file.
+
+        The code of all ``stages`` is read now: what changes while a run lasts is not what the run has imported.
+        """
         self._loaded = loaded
         self._workspace = workspace
         self._digests = digests
         self._profile = profile
+        self._code = {stage.name: self._read_code(stage) for stage in stages}
 
     def assess(self, stage: Stage, forced: str | None = None) -> Assessment:
         """Whether ``stage`` has to run; ``forced`` is a reason that needs no other.
@@ -103,7 +117,7 @@ class Assessor:
         return {
             "settings": {name: value for name, value in self._loaded.settings.items() if covers(stage.sections, name)},
             "inputs": dict(self._inputs(stage)),
-            "code": self._code(stage),
+            "code": self._code[stage.name],
             "libraries": {name: _version(name) for name in stage.libraries},
         }
 
@@ -130,7 +144,7 @@ class Assessor:
                 f"{setting} is {file}, which cannot be read: {error.strerror}", where=self._loaded.path
             ) from error
 
-    def _code(self, stage: Stage) -> dict[str, str]:
+    def _read_code(self, stage: Stage) -> dict[str, str]:
         """The digest of each source file that the stage runs, the user's model factory included."""
         modules = [stage.module]
         if covers(stage.sections, _FACTORY):

@@ -53,7 +53,7 @@ class Plan:
         self.commit = git_commit()
         self.done: list[StageSummary] = []
         self._stages = stages
-        self._assessor = Assessor(loaded, workspace, self.digests, options.profile)
+        self._assessor = Assessor(loaded, workspace, self.digests, options.profile, stages)
 
     def assess(self, stage: Stage) -> Assessment:
         """Whether the stage has to run, now that the earlier ones are done."""

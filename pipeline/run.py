@@ -64,9 +64,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "package",
         "pipeline.stages.package",
-        sections=("name", "target", "data", "preprocess", "package"),
+        sections=("name", "target", "data", "preprocess", "train.model", "package"),
         after=("export", "coverage", "partition"),
-        libraries=(*_TASK, "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
+        libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
         packs=("runtime",),
     ),
 )
@@ -160,7 +160,7 @@ class _Loop:
             self._console.line(f"{stage.name}: fresh")
             summary = fresh(stage.name, assessment.record)
         else:
-            self._console.line(f"{stage.name}: stale because {assessment.why}")
+            self._console.line(f"{stage.name}: stale because {assessment.brief}")
             record = self._work(stage, assessment)
             summary = replace(fresh(stage.name, record), state="stale", why=assessment.why, ran=True)
             numbers = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())

@@ -107,6 +107,26 @@ def test_new_and_lost_code_is_named(shop):
     assert stale(shop.run()) == {"package": "fakes/package.py changed; fakes/more.py is gone"}
 
 
+def test_many_reasons_are_cut_on_the_terminal_and_whole_in_the_report(shop):
+    shop.run()
+    shop.set(train={"epochs": 4, "seed": 1, "patience": 2, "batch_size": 8, "workers": 1})
+    assert stale(shop.run())["train"] == (
+        "train.epochs changed 3 -> 4; train.patience changed 10 -> 2; train.batch_size changed 16 -> 8; and 2 more"
+    )
+    assert report(shop)["stages"][0]["why"].endswith("train.seed changed 0 -> 1; train.workers changed 0 -> 1")
+
+
+def test_code_that_changes_while_a_run_lasts_is_not_taken_for_the_code_that_ran(shop):
+    edit(
+        shop,
+        "train",
+        "    hooks.enter",
+        "    Path(__file__).with_name('package.py').open('a').write('#')\n    hooks.enter",
+    )
+    shop.run()
+    assert stale(shop.run()) == {"package": "fakes/package.py changed"}
+
+
 def test_a_changed_library_is_named_with_both_versions(shop, monkeypatch):
     shop.run()
     now = metadata.version("numpy")
