@@ -87,6 +87,7 @@ class Assessor:
         self._workspace = workspace
         self._digests = digests
         self._profile = profile
+        self._imports: dict[Path, tuple[str, ...]] = {}
         self._code = {stage.name: self._read_code(stage) for stage in stages}
 
     def assess(self, stage: Stage, forced: str | None = None) -> Assessment:
@@ -150,7 +151,7 @@ class Assessor:
         if covers(stage.sections, _FACTORY):
             modules.append(str(self._loaded.settings[_FACTORY]).partition(":")[0])
         roots = [sources.project(), *filter(None, map(sources.locate, modules))]
-        files = {**sources.walk(modules, roots), **sources.packed(stage.packs)}
+        files = {**sources.walk(modules, roots, self._imports), **sources.packed(stage.packs)}
         return {name: self._digests.file(path) for name, path in files.items()}
 
     def _damage(self, name: str, record: Record) -> Iterator[str]:

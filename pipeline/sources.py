@@ -41,11 +41,15 @@ def project() -> Root:
     return Root(Path(__file__).absolute().parent.parent, PACKAGES)
 
 
-def walk(modules: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Path]:
+def walk(
+    modules: Sequence[str], roots: Sequence[Root], known: dict[Path, tuple[str, ...]] | None = None
+) -> Mapping[str, Path]:
     """Every source file that ``modules`` import, directly or not, by its path relative to its root.
 
     Imports inside functions count, packages bring their ``__init__``, and what is in no root (a library) does not.
+    ``known`` remembers what each file imports from one walk to the next.
     """
+    known = {} if known is None else known
     found: dict[str, Path] = {}
     seen: set[str] = set()
     todo = list(modules)
@@ -59,7 +63,9 @@ def walk(modules: Sequence[str], roots: Sequence[Root]) -> Mapping[str, Path]:
             path = root.find(name)
             if path is not None:
                 found[path.relative_to(root.folder).as_posix()] = path
-                todo += _imports(path, name)
+                if path not in known:
+                    known[path] = tuple(_imports(path, name))
+                todo += known[path]
                 break
     return dict(sorted(found.items()))
 
