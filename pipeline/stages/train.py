@@ -35,7 +35,8 @@ def run(context: Context) -> Result:
     object per epoch) and ``checkpoints/`` (the last two epochs).
 
     Returns:
-        ``ap50`` and ``ap`` of the weights written, ``epochs`` trained, ``parameters`` of the network.
+        ``ap50`` and ``ap`` of the weights written, ``epochs`` trained, ``parameters`` of the network. Nothing
+        in a process that ``torchrun`` started beside the first: that one has the files, and may move them.
 
     Raises:
         ConfigError: the devices or processes wanted are not there.
@@ -44,7 +45,10 @@ def run(context: Context) -> Result:
     """
     task = tasks.load(context.config)
     network = task.build()
-    launch(fit, context, place(context.config.train))
+    where = place(context.config.train)
+    launch(fit, context, where)
+    if where.rank:
+        return Result({})
     rmtree(context.out / "cache", ignore_errors=True)
     network.load_state_dict(load_file(context.out / WEIGHTS))
     history = json.loads((context.out / HISTORY).read_text(encoding="utf-8"))
@@ -99,6 +103,8 @@ def fit(context: Context, where: Place) -> None:
             enable_model_summary=False,
         )
         trainer.fit(learner, ckpt_path=found[0] if found else None, weights_only=True)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _precision(config: TrainConfig, where: Place) -> Literal["32-true", "bf16-mixed"]:

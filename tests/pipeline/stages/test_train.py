@@ -134,13 +134,14 @@ def test_errors_of_a_started_process_come_back(tiny_settings, tiny_video, tmp_pa
 
 
 SCRIPT = """
-import sys, yaml
+import os, sys, yaml
 from pathlib import Path
 from pipeline.config import RunConfig
 from pipeline.stages import train
 from pipeline.workspace import Context, Quiet
 settings, out = sys.argv[1:]
-train.run(Context(RunConfig(**yaml.safe_load(Path(settings).read_text())), Path(out), {}, Quiet()))
+result = train.run(Context(RunConfig(**yaml.safe_load(Path(settings).read_text())), Path(out), {}, Quiet()))
+print("rank", os.environ["RANK"], *result.metrics)
 """
 
 
@@ -158,6 +159,7 @@ def test_torchrun_is_picked_up(tiny_config, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["rank 0 ap50 ap epochs parameters", "rank 1"]
     assert len(json.loads((out / "history.json").read_text())) == 1
     assert (out / "model.safetensors").exists()
 
