@@ -25,7 +25,13 @@ Range = tuple[int, int]
 MAGIC = np.float32(1.5 * 2**23)
 """Adding it to a float32 below 2**22 in size rounds that to an integer, ties to even."""
 
-_GRID_MARGIN = 2.0**-22
+_SUM_ERROR = 1.01 * 2.0**-24
+"""Relative rounding error of each product and of their sum."""
+
+_NUDGES = sorted(
+    ((i, j) for i in range(-8, 9) for j in range(-8, 9)), key=lambda pair: (min(pair) < 1, pair[0] != pair[1])
+)
+"""In units of 2**-21. Outward ones first: they put exact ties on the side away from zero, as the rule does."""
 
 
 @dataclass(frozen=True)
@@ -219,22 +225,32 @@ def _add(graph: Graph, operation: Operation, inputs: tuple[Source, ...]) -> str 
 
 
 def _fit_sum(operation: Operation, inputs: tuple[Source, ...]) -> tuple[np.float32, np.float32] | None:
-    """Slopes for which ``round(a1 * x1 + a2 * x2)`` is the instruction on every pair of values, or ``None``."""
+    """Slopes for which ``round(a1 * x1 + a2 * x2)`` is the instruction on every pair of values, or ``None``.
+
+    They are looked for within a few 2**-20 of the real factors, first among the pairs that lie close to a tie.
+    """
     rows, columns = (np.arange(source.range[0], source.range[1] + 1) for source in inputs)
-    want = _grid(operation, rows, columns).astype(np.float64) - operation.output_zero()
+    want = _grid(operation, rows, columns) - operation.output_zero()
+    pairs = np.broadcast_arrays(rows[:, None], columns[None, :])
     low, high = _bounds(operation)
     factor = operation.constant("multiplier") * 2.0 ** (operation.constant("shift") - 31.0)
     scale = factor[2] * 2.0 ** operation.integer("left_shift")
-    sign = -1.0 if operation.instruction.opcode == "sub" else 1.0
-    for nudge in (2.0**-20, 0.0, 2.0**-19):
-        first = np.float32(factor[0] * scale * (1 + nudge))
-        second = np.float32(sign * factor[1] * scale * (1 + nudge))
-        left, right = float(first) * rows[:, None], float(second) * columns[None, :]
-        distance = left + right - want
-        error = (np.abs(left) + np.abs(right)) * _GRID_MARGIN
-        good = ((distance + 0.5 > error) | (want == low)) & ((0.5 - distance > error) | (want == high))
-        if good.all():
-            return first, second
+    first = factor[0] * scale
+    second = factor[1] * scale * (-1.0 if operation.instruction.opcode == "sub" else 1.0)
+
+    def proven(a: np.float32, b: np.float32, chosen: NDArray[np.bool_]) -> bool:
+        left, right = float(a) * pairs[0][chosen], float(b) * pairs[1][chosen]
+        total, level = left + right, want[chosen]
+        error = (np.abs(left) + np.abs(right) + np.abs(total)) * _SUM_ERROR
+        above = (total - level + 0.5 > error) | (level == low)
+        return bool((above & ((level + 0.5 - total > error) | (level == high))).all())
+
+    distance = np.abs(first * pairs[0] + second * pairs[1] - want)
+    near, every = distance > 0.5 - 2.0**-8, np.ones(want.shape, bool)
+    for i, j in _NUDGES:
+        slopes = np.float32(first * (1 + i * 2.0**-21)), np.float32(second * (1 + j * 2.0**-21))
+        if proven(*slopes, near) and proven(*slopes, every):
+            return slopes
     return None
 
 
