@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import clip_range
 from pipeline.graph.view import Node, Quantization, Tensor
+from runtime.errors import ProgramError
 from runtime.npu.contracts import quantize_multiplier
+from runtime.npu.program import Attribute
+from runtime.tensors import TensorSpec
 
 Constants = Mapping[str, NDArray[np.generic]]
 
@@ -19,11 +22,48 @@ def fold(node: Node, factors: Sequence[float]) -> Constants:
     for factor in factors:
         if not np.isfinite(factor) or factor <= 0:
             raise ModelError(f"has the requantization factor {factor}", where=node.name, fix="check the scales")
-        pairs.append(quantize_multiplier(factor))
+        try:
+            pairs.append(quantize_multiplier(factor))
+        except ProgramError as error:
+            raise ModelError(error.what, where=node.name, fix="check the scales") from error
     return {
         "multiplier": np.array([m for m, _ in pairs], np.int32),
         "shift": np.array([e for _, e in pairs], np.int32),
     }
+
+
+def spec(tensor: Tensor) -> TensorSpec:
+    """The tensor as a program declares it; raises ``ModelError`` unless it is int8 per tensor with a static shape."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.per_channel or quantization.dtype != "int8":
+        raise ModelError("an NPU tensor must be int8 with one scale", where=tensor.name, fix="quantize the model")
+    return TensorSpec(tensor.wire, tensor.dims, "int8", float(quantization.scale), int(quantization.zero_point))
+
+
+def scale(tensor: Tensor) -> float:
+    """The one scale of a quantized tensor; raises ``ModelError`` when it is not quantized."""
+    if tensor.quantization is None:
+        raise ModelError("is not quantized", where=tensor.name, fix="quantize the model")
+    return float(tensor.quantization.scale)
+
+
+def add_parameters(
+    node: Node, first: Tensor, second: Tensor, output: Tensor
+) -> tuple[Mapping[str, Attribute], Constants]:
+    """Attributes and constants of ADD and SUB with the 20-bit left shift of TFLite's kernel (numerics, section 6.3).
+
+    Raises:
+        ModelError: the output's scale is so much finer than the inputs' that the last factor reaches 1.
+    """
+    widest = 2 * max(scale(first), scale(second))
+    factors = (scale(first) / widest, scale(second) / widest, widest / (2**20 * scale(output)))
+    if factors[2] >= 1:
+        raise ModelError(
+            f"adds scales {scale(first):g} and {scale(second):g} into {scale(output):g}, which is too fine",
+            where=node.name,
+            fix="its result is almost constant: check the model",
+        )
+    return {"left_shift": 20}, fold(node, factors)
 
 
 def conv_parameters(
@@ -46,11 +86,11 @@ def conv_parameters(
         raise ModelError("needs a constant, symmetric int8 weight", where=node.name, fix="quantize the model")
     channels = weight.shape[0]
     scales = np.broadcast_to(quantization.scale, (channels,)).astype(np.float64)
-    source, result = _scale(node.required(0)), _scale(output)
+    products = scale(node.required(0)) * scales
     return {
         "weight": weight,
-        "bias": _bias(node, channels, source * scales),
-        **fold(node, [float(f) for f in source * scales / result]),
+        "bias": _bias(node, channels, products),
+        **fold(node, [float(f) for f in products / scale(output)]),
     }
 
 
@@ -68,26 +108,22 @@ def _bias(node: Node, channels: int, scales: NDArray[np.float64]) -> NDArray[np.
     raise ModelError("its bias is not int32", where=node.name, fix="quantize the model")
 
 
-def _scale(tensor: Tensor) -> float:
-    if tensor.quantization is None:
-        raise ModelError("is not quantized", where=tensor.name, fix="quantize the model")
-    return float(tensor.quantization.scale)
-
-
 def clamp_bounds(node: Node, output: Tensor) -> tuple[int, int]:
     """``act_min`` and ``act_max`` that a Relu or Clip puts on ``output``.
 
     Formula: TFLite, ``max(-128, z_y + rha(f32(low / s_y)))`` and ``min(127, z_y + rha(f32(high / s_y)))``.
     Raises ``ModelError`` when the limits are computed or the output is not quantized.
     """
-    if output.quantization is None:
-        raise ModelError("is not quantized", where=output.name, fix="quantize the model")
     low, high = clip_range(node)
-    scale, zero = np.float32(output.quantization.scale), int(output.quantization.zero_point)
-    bottom = -128 if low is None else max(-128, zero + _half_away(np.float32(low) / scale))
-    top = 127 if high is None else min(127, zero + _half_away(np.float32(high) / scale))
-    return bottom, max(top, bottom)
+    step = np.float32(scale(output))
+    zero = 0 if output.quantization is None else int(output.quantization.zero_point)
+    with np.errstate(over="ignore"):
+        bottom = -128 if low is None else zero + _half_away(np.float32(low) / step)
+        top = 127 if high is None else zero + _half_away(np.float32(high) / step)
+    top = min(127, max(-128, top))
+    return min(127, max(-128, bottom), top), top  # a lower limit above the upper one loses, as in ONNX
 
 
 def _half_away(value: np.floating) -> int:
-    return int(np.copysign(np.floor(np.abs(float(value)) + 0.5), value))
+    near = np.clip(float(value), -1000, 1000)  # far beyond int8 all is the same
+    return int(np.copysign(np.floor(np.abs(near) + 0.5), near))

@@ -7,6 +7,7 @@ import onnx
 from onnx.utils import Extractor
 
 from pipeline.compile.lower import lower
+from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node, Tensor
 from pipeline.targets.placement import NPU, Placed
 from pipeline.targets.profile import Target
@@ -32,8 +33,18 @@ class Partition:
 
 
 def cut(graph: Graph, placed: Sequence[Placed]) -> tuple[Partition, ...]:
-    """The partitions of ``graph`` in execution order, one per phase of its placement; no two wait for each other."""
+    """The partitions of ``graph`` in execution order, one per phase of its placement; no two wait for each other.
+
+    Raises:
+        ModelError: the placement is not one of this graph, or an output of the graph is not computed.
+    """
     by_name = {p.node: p for p in placed}
+    odd = sorted(by_name.keys() ^ {n.name for n in graph.nodes})
+    if odd:
+        raise ModelError("the placement is of another model", where=odd[0], fix="run with --from coverage")
+    for tensor, name in zip(graph.outputs, graph.output_names, strict=True):
+        if graph.producer(tensor.name) is None:
+            raise ModelError("is an output that no operator computes", where=name, fix="remove it")
     phases = sorted({p.phase for p in placed})
     return tuple(
         _partition(graph, tuple(n for n in graph.nodes if by_name[n.name].phase == phase), by_name) for phase in phases
@@ -63,7 +74,12 @@ def onnx_models(model: onnx.ModelProto, partitions: Sequence[Partition]) -> tupl
 
     Its inputs and outputs are the values that cross: the integers of quantized tensors. The same input gives the
     same bytes.
+
+    Raises:
+        ModelError: a tensor that crosses has no static shape.
     """
+    for tensor in (t for p in partitions for t in (*p.inputs, *p.outputs)):
+        _ = tensor.dims  # a piece must know the shapes of what it takes and gives
     extractor = Extractor(model)
     return tuple(
         extractor.extract_model([t.wire for t in p.inputs], [t.wire for t in p.outputs]).SerializeToString(

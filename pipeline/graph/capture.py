@@ -3,13 +3,16 @@
 import logging
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import onnx
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.errors import ModelError
-from pipeline.graph.model import check
+from pipeline.graph.model import check, name_nodes
 
 
 def capture(
@@ -37,11 +40,29 @@ def capture(
                 input_names=[input_name], output_names=list(output_names),
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        cause = (str(error.__cause__ or error).strip() or type(error.__cause__ or error).__name__).splitlines()[0]
         raise ModelError(f"torch.onnx.export(dynamo=True) cannot export it: {cause}", where=kind) from error
     if program is None:
         raise ModelError("torch.onnx.export returned nothing", where=kind)
-    return check(program.model_proto, kind)
+    model = check(program.model_proto, kind)
+    name_nodes(model)
+    return model
+
+
+def load_weights(network: nn.Module, path: Path) -> nn.Module:
+    """``network`` with the weights in the safetensors file ``path``.
+
+    Raises:
+        ModelError: the file cannot be read or is damaged, or holds the weights of another network.
+    """
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot be read: {error}", where=path, fix="run with --from train") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"holds other weights: {reason}", where=path, fix="run with --from train") from error
+    return network
 
 
 class _quiet:  # noqa: N801  a context manager, read like a function

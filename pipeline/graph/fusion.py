@@ -13,13 +13,15 @@ ACTIVATIONS = frozenset({"Relu", "Clip"})
 
 def fused_activation(graph: Graph, node: Node) -> Node | None:
     """The clamp that runs as part of ``node``: the only reader of its only output, which nobody else sees."""
-    if node.op not in FUSED_INTO:
+    if not node.standard or node.op not in FUSED_INTO:
         return None
     output = node.outputs[0]
     readers = graph.consumers(output.name)
-    if len(readers) != 1 or readers[0].op not in ACTIVATIONS or graph.is_output(output.name):
+    if len(readers) != 1 or graph.is_output(output.name) or output.quantization is not None:
         return None
-    return readers[0] if output.quantization is None else None
+    clamp = readers[0]
+    known = clamp.standard and clamp.op in ACTIVATIONS and [t.name for t in clamp.activations] == [output.name]
+    return clamp if known else None
 
 
 def fused_outputs(graph: Graph) -> frozenset[str]:
@@ -39,15 +41,18 @@ def units(graph: Graph) -> tuple[tuple[Node, ...], ...]:
 
 
 def clip_range(node: Node) -> tuple[float | None, float | None]:
-    """Lower and upper limit of a Relu or Clip, ``None`` where it has none; opset 6 attributes included."""
+    """Lower and upper limit of a Relu or Clip, ``None`` where it has none; opset 6 attributes included.
+
+    Raises ``ModelError`` for a limit that is computed.
+    """
     if node.op == "Relu":
         return 0.0, None
-    limits: list[float | None] = []
-    for index, key in ((1, "min"), (2, "max")):
-        tensor = node.input(index)
-        if tensor is not None:
-            limits.append(float(np.ravel(tensor.real)[0]))
-        else:
-            value = node.attributes.get(key)
-            limits.append(None if value is None else float(value))  # type: ignore[arg-type]
-    return limits[0], limits[1]
+    return _limit(node, 1, "min"), _limit(node, 2, "max")
+
+
+def _limit(node: Node, index: int, key: str) -> float | None:
+    """One limit of a Clip, from its input or its attribute; the ends of float32 are no limit."""
+    tensor = node.input(index)
+    value = node.attributes.get(key) if tensor is None else np.ravel(tensor.real)[0]
+    limit = None if value is None else float(value)  # type: ignore[arg-type]
+    return None if limit is None or abs(limit) >= np.finfo(np.float32).max else limit

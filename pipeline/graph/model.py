@@ -1,5 +1,6 @@
 """Reading ONNX files: checked, shape-inferred, every node named; and writing them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
@@ -20,6 +21,8 @@ def load(path: Path) -> onnx.ModelProto:
         raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
     except DecodeError as error:
         raise ModelError(f"is not an ONNX file, or is cut short: {error}", where=path) from error
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"keeps weights in files that cannot be read: {_line(error)}", where=path) from error
     return check(model, path)
 
 
@@ -35,23 +38,43 @@ def check(model: onnx.ModelProto, where: object) -> onnx.ModelProto:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"is not valid ONNX: {error}", where=where) from error
-    name_nodes(inferred)
+        raise ModelError(f"is not valid ONNX: {_line(error)}", where=where) from error
+    complete_names(inferred)
     return inferred
 
 
-def name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node of ``model`` a unique name that a reader of the source recognises, in place.
+def complete_names(model: onnx.ModelProto) -> None:
+    """Give every node of ``model`` a unique name, in place: its own, or its operator's; a number where it is taken."""
+    _assign(model, [node.name or node.op_type for node in model.graph.node])
 
-    A node with a weight is named after it (``stem.0.weight`` gives ``stem.0``), one that torch exported after the
-    module it comes from, any other keeps its name, or gets its operator's and a number.
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node of ``model``, fresh from torch, a unique name that a reader of the source recognises, in place.
+
+    A node with a weight is named after it (``stem.0.weight`` gives ``stem.0``), any other after the module it comes
+    from, if that is known; otherwise it keeps its name, or gets its operator's.
     """
     constants = {i.name for i in model.graph.initializer}
-    taken: dict[str, int] = {}
-    for node in model.graph.node:
-        base = _weight_module(node, constants) or _torch_module(node) or node.name or node.op_type
-        count = taken[base] = taken.get(base, 0) + 1
-        node.name = base if count == 1 else f"{base}#{count}"
+    _assign(model, [_weight_module(n, constants) or _torch_module(n) or n.name or n.op_type for n in model.graph.node])
+
+
+def _assign(model: onnx.ModelProto, wanted: Sequence[str]) -> None:
+    """Name the nodes as ``wanted``; the second with a name gets ``#2``, and so on, never a name that another wants."""
+    taken: set[str] = set()
+    counts: dict[str, int] = {}
+    reserved = set(wanted)
+    for node, base in zip(model.graph.node, wanted, strict=True):
+        name = base
+        while name in taken or (name != base and name in reserved):
+            counts[base] = counts.get(base, 1) + 1
+            name = f"{base}#{counts[base]}"
+        taken.add(name)
+        node.name = name
+
+
+def _line(error: Exception) -> str:
+    """The message of a library's error on one line."""
+    return " ".join(str(error).split())
 
 
 def _weight_module(node: onnx.NodeProto, constants: set[str]) -> str | None:

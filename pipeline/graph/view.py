@@ -5,8 +5,8 @@ the tensor it stands on, a Constant becomes the tensor's value. So a float model
 operators, and rules, partitioner and compiler read both in the same way.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,188 +15,23 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
+from pipeline.graph.nouns import Graph, Node, Quantization, Tensor, dequantize
 
+__all__ = ["Graph", "Node", "Quantization", "Tensor", "dequantize", "view"]
 
-@dataclass(frozen=True)
-class Quantization:
-    """How a tensor is quantized: ``real = scale * (q - zero_point)``.
-
-    Attributes:
-        scale: float32, 0-d per tensor or 1-d per channel.
-        zero_point: of the integer type, the same shape as ``scale``.
-        axis: the channel axis of a per-channel quantization, else ``None``.
-        carrier: name of the ONNX value that holds the integers.
-    """
-
-    scale: NDArray[np.float32]
-    zero_point: NDArray[np.generic]
-    axis: int | None
-    carrier: str
-
-    @property
-    def dtype(self) -> str:
-        """The integer type, as numpy names it."""
-        return str(self.zero_point.dtype)
-
-    @property
-    def per_channel(self) -> bool:
-        """Whether there is one scale per channel."""
-        return self.axis is not None
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor of the graph.
-
-    Attributes:
-        name: the ONNX value's name.
-        shape: its dimensions, ``None`` for one that is not known; ``None`` in all when the rank is not known.
-        dtype: numpy name of the real type, ``float32`` for a quantized tensor.
-        constant: its value when it is one; the integers when it is quantized.
-        quantization: how it is quantized, if it is.
-    """
-
-    name: str
-    shape: tuple[int | None, ...] | None
-    dtype: str
-    constant: NDArray[np.generic] | None = None
-    quantization: Quantization | None = None
-
-    @property
-    def wire(self) -> str:
-        """The name of the ONNX value that crosses between devices: the integers of a quantized tensor, else itself."""
-        return self.name if self.quantization is None else self.quantization.carrier
-
-    @property
-    def real(self) -> NDArray[np.generic]:
-        """The constant's real value; raises ``ModelError`` when the tensor is not constant."""
-        if self.constant is None:
-            raise ModelError("is not a constant", where=self.name)
-        if self.quantization is None:
-            return self.constant
-        return dequantize(self.constant, self.quantization)
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The shape with every dimension known; raises ``ModelError`` otherwise."""
-        if self.shape is None or any(d is None for d in self.shape):
-            raise ModelError(f"has no static shape: {self.shape}", where=self.name, fix="export with fixed input sizes")
-        return tuple(d for d in self.shape if d is not None)
-
-
-@dataclass(frozen=True)
-class Node:
-    """An operator.
-
-    Attributes:
-        name: unique in the graph.
-        op: ONNX operator type.
-        domain: ONNX domain, ``""`` for the standard one.
-        inputs: its input tensors in order, ``None`` for an omitted optional one.
-        outputs: its output tensors in order.
-        attributes: plain Python and numpy values by name.
-    """
-
-    name: str
-    op: str
-    domain: str
-    inputs: tuple[Tensor | None, ...]
-    outputs: tuple[Tensor, ...]
-    attributes: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def activations(self) -> tuple[Tensor, ...]:
-        """The inputs that are computed at run time."""
-        return tuple(t for t in self.inputs if t is not None and t.constant is None)
-
-    def input(self, index: int) -> Tensor | None:
-        """The input at ``index``, or ``None`` when it is omitted."""
-        return self.inputs[index] if index < len(self.inputs) else None
-
-    def required(self, index: int) -> Tensor:
-        """The input at ``index``; raises ``ModelError`` when it is omitted."""
-        tensor = self.input(index)
-        if tensor is None:
-            raise ModelError(f"{self.op} has no input {index}", where=self.name)
-        return tensor
-
-    def ints(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """An integer-list attribute, or ``default``."""
-        value = self.attributes.get(name, default)
-        return tuple(int(v) for v in value)  # type: ignore[attr-defined]
-
-    def int(self, name: str, default: int) -> int:
-        """An integer attribute, or ``default``."""
-        return int(self.attributes.get(name, default))  # type: ignore[call-overload, no-any-return]
-
-    def text(self, name: str, default: str) -> str:
-        """A string attribute, or ``default``."""
-        return str(self.attributes.get(name, default))
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A model's operators in topological order.
-
-    Attributes:
-        nodes: the operators.
-        inputs: the model's inputs.
-        outputs: the tensors that leave the model; a quantized one is named before its quantize/dequantize pair.
-        output_names: what the model calls its outputs, in the same order.
-        opset: version of the standard operator set.
-    """
-
-    nodes: tuple[Node, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    output_names: tuple[str, ...]
-    opset: int
-    _producers: Mapping[str, Node] = field(init=False, repr=False)
-    _consumers: Mapping[str, tuple[Node, ...]] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Index who makes and who reads each tensor."""
-        producers = {t.name: node for node in self.nodes for t in node.outputs}
-        consumers: dict[str, list[Node]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(t.name for t in node.activations):
-                consumers.setdefault(name, []).append(node)
-        object.__setattr__(self, "_producers", producers)
-        object.__setattr__(self, "_consumers", {name: tuple(nodes) for name, nodes in consumers.items()})
-
-    def producer(self, tensor: str) -> Node | None:
-        """The node that computes ``tensor``; ``None`` for an input of the graph."""
-        return self._producers.get(tensor)
-
-    def consumers(self, tensor: str) -> tuple[Node, ...]:
-        """The nodes that read ``tensor``."""
-        return self._consumers.get(tensor, ())
-
-    def predecessors(self, node: Node) -> tuple[Node, ...]:
-        """The nodes whose outputs ``node`` reads."""
-        found = (self.producer(t.name) for t in node.activations)
-        return tuple(p for p in found if p is not None)
-
-    def is_output(self, tensor: str) -> bool:
-        """Whether ``tensor`` leaves the graph."""
-        return any(t.name == tensor for t in self.outputs)
-
-
-def dequantize(values: NDArray[np.generic], quantization: Quantization) -> NDArray[np.float32]:
-    """Real values of the integers ``values``, as float32."""
-    scale, zero = quantization.scale, quantization.zero_point.astype(np.int64)
-    if quantization.axis is not None:
-        along = [1] * values.ndim
-        along[quantization.axis] = -1
-        scale, zero = scale.reshape(along), zero.reshape(along)
-    return ((values.astype(np.int64) - zero) * scale).astype(np.float32)
+Array = NDArray[np.generic]
 
 
 def view(model: onnx.ModelProto) -> Graph:
     """The view of ``model``; shapes are those the model carries (see ``pipeline.graph.model.load``).
 
+    Operators whose results reach no output of the model are left out. A QuantizeLinear or DequantizeLinear that is
+    no half of a pair on a tensor (something reads or writes its integers as such) stays an operator.
+
     Raises:
-        ModelError: a node lies in a nested graph or the nodes are not in topological order.
+        ModelError: an operator holds a nested graph, the operators are not in topological order, or a tensor is
+            quantized in a way that is no property of it: twice, with computed or impossible parameters, differently
+            on the two halves of a pair, or only for some of its readers.
     """
     return _Builder(ir.from_proto(model)).build()
 
@@ -206,38 +41,45 @@ class _Builder:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self.constants: dict[str, NDArray[np.generic]] = {
+        self.nodes = _live(model.graph)
+        self.inputs = {str(v.name) for v in model.graph.inputs}
+        self.outputs = {str(v.name) for v in model.graph.outputs}
+        self.constants: dict[str, Array] = {
             name: value.const_value.numpy()
             for name, value in model.graph.initializers.items()
             if value.const_value is not None
         }
+        self.readers: dict[str, list[tuple[ir.Node, int]]] = {}
+        for node in self.nodes:
+            for index, value in enumerate(node.inputs):
+                if value is not None:
+                    self.readers.setdefault(str(value.name), []).append((node, index))
         self.quantized: dict[str, Tensor] = {}  # by the name of the integer value (the carrier)
         self.seen: dict[str, Tensor] = {}  # by the name of the real value
 
     def build(self) -> Graph:
         graph = self.model.graph
-        operators = []
-        for index, node in enumerate(graph):
-            for value in node.inputs:
-                if value is not None:
-                    self.tensor(value)
-            if node.op_type == "Constant":
-                self._constant(node)
-            elif node.op_type == "QuantizeLinear":
-                self._quantize(node)
-            elif node.op_type == "DequantizeLinear":
-                self._dequantize(node)
-            else:
-                operators.append((index, node))
+        operators = [(index, node) for index, node in self._ordered() if not self._absorb(node)]
         # Whether a tensor is quantized is only known once its QuantizeLinear was met, hence nodes come second.
         nodes = tuple(self._node(index, node) for index, node in operators)
-        inputs = tuple(self.tensor(v) for v in graph.inputs if v.name not in self.constants)
-        outputs = tuple(self.tensor(v) for v in graph.outputs)
+        inputs = tuple(self._end(v) for v in graph.inputs if v.name not in self.constants)
+        outputs = tuple(self._end(v) for v in graph.outputs)
         names = tuple(str(v.name) for v in graph.outputs)
-        return Graph(nodes, inputs, outputs, names, self._opset())
+        opset = self.model.opset_imports.get("", self.model.opset_imports.get("ai.onnx", 0))
+        return Graph(nodes, inputs, outputs, names, int(opset))
 
-    def _opset(self) -> int:
-        return int(self.model.opset_imports.get("", 0))
+    def _ordered(self) -> Iterator[tuple[int, ir.Node]]:
+        """The nodes with their position, after a look at what they read."""
+        known = self.inputs | self.constants.keys()
+        for index, node in enumerate(self.nodes):
+            where = node.name or f"{node.op_type}_{index}"
+            if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
+                raise ModelError(f"{node.op_type} holds a nested graph", where=where, fix="export without control flow")
+            missing = [str(v.name) for v in node.inputs if v is not None and v.name not in known]
+            if missing:
+                raise ModelError(f"reads {missing[0]} before it is computed", where=where, fix="sort the nodes")
+            known |= {str(v.name) for v in node.outputs}
+            yield index, node
 
     def tensor(self, value: ir.Value) -> Tensor:
         name = str(value.name)
@@ -247,28 +89,88 @@ class _Builder:
             if constant is not None:
                 shape = constant.shape
             dtype = "float32" if value.dtype is None else str(value.dtype.numpy())
-            self.seen[name] = Tensor(name, shape, dtype, constant)
+            self.seen[name] = Tensor(name, shape, dtype if constant is None else str(constant.dtype), constant)
         return self.seen[name]
 
-    def _constant(self, node: ir.Node) -> None:
-        attribute = node.attributes.get("value")
-        if attribute is None:
-            value = next(iter(node.attributes.values())).value
-            array = np.asarray(value)
-        else:
-            array = attribute.as_tensor().numpy()
-        self.constants[str(node.outputs[0].name)] = array
+    def _end(self, value: ir.Value) -> Tensor:
+        """An input or output of the model; the quantized tensor where it is the integers of one."""
+        return self.quantized.get(str(value.name)) or self.tensor(value)
 
-    def _quantization(self, node: ir.Node, carrier: str, dtype: np.dtype[Any]) -> Quantization:
-        scale = self._value(node, 1).astype(np.float32)
+    def _absorb(self, node: ir.Node) -> bool:
+        """Take ``node`` into the tensors if it is no operator here."""
+        if node.op_type == "Constant":
+            self.constants[str(node.outputs[0].name)] = _constant(node)
+            return True
+        if node.op_type == "QuantizeLinear" and self._is_pair(str(node.outputs[0].name)):
+            self._quantize(node)
+            return True
+        if node.op_type == "DequantizeLinear":
+            carrier = str(_given(node).name)
+            entering = carrier in self.inputs and self._is_pair(carrier)
+            if carrier in self.quantized or carrier in self.constants or entering:
+                self._dequantize(node)
+                return True
+        return False
+
+    def _is_pair(self, carrier: str) -> bool:
+        """Whether the integers ``carrier`` are only read to be dequantized."""
+        return all(n.op_type == "DequantizeLinear" and i == 0 for n, i in self.readers.get(carrier, ()))
+
+    def _quantize(self, node: ir.Node) -> None:
+        tensor = self.tensor(_given(node))
+        carrier = str(node.outputs[0].name)
+        quantization = self._quantization(node, carrier)
+        if tensor.quantization is not None:
+            raise ModelError("is quantized twice", where=tensor.name, fix="quantize each tensor once")
+        others = [n for n, _ in self.readers[tensor.name] if n is not node]
+        if tensor.constant is None and (others or tensor.name in self.outputs):
+            raise ModelError(
+                "is read both as it is and quantized", where=tensor.name, fix="let every reader take the quantized one"
+            )
+        constant = None if tensor.constant is None else quantize(tensor.constant, quantization)
+        self.quantized[carrier] = replace(tensor, constant=constant, quantization=quantization)
+        if constant is None:
+            self.seen[tensor.name] = self.quantized[carrier]
+
+    def _dequantize(self, node: ir.Node) -> None:
+        source = _given(node)
+        carrier, real = str(source.name), str(node.outputs[0].name)
+        quantization = self._quantization(node, carrier)
+        known = self.quantized.get(carrier)
+        if known is None:
+            known = replace(self.tensor(source), name=real, dtype="float32", quantization=quantization)
+            if known.constant is None:
+                self.quantized[carrier] = known
+        elif known.quantization is None or not known.quantization.same(quantization):
+            raise ModelError("is dequantized otherwise than it was quantized", where=known.name, fix="requantize it")
+        self.seen[real] = known
+
+    def _quantization(self, node: ir.Node, carrier: str) -> Quantization:
+        scale = self._parameter(node, 1).astype(np.float32)
         has_zero = len(node.inputs) > 2 and node.inputs[2] is not None
-        zero = self._value(node, 2) if has_zero else np.zeros(scale.shape, dtype)
+        zero = self._parameter(node, 2) if has_zero else np.zeros(scale.shape, self._integers(node))
+        where = node.name or carrier
+        blocked = "block_size" in node.attributes and node.attributes["block_size"].as_int() != 0
+        if scale.ndim > 1 or blocked or scale.shape != zero.shape:
+            raise ModelError("is quantized in blocks", where=where, fix="quantize per tensor or per channel")
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise ModelError(f"has a scale of {float(scale.min())}", where=where, fix="scales must be above 0")
         if scale.size == 1:
             return Quantization(scale.reshape(()), zero.reshape(()), None, carrier)
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-        return Quantization(scale, zero, axis, carrier)
+        rank = len(_given(node).shape or scale.shape)
+        return Quantization(scale, zero, axis % rank, carrier)
 
-    def _value(self, node: ir.Node, index: int) -> NDArray[np.generic]:
+    def _integers(self, node: ir.Node) -> np.dtype[Any]:
+        """The integer type of a quantization without a zero point."""
+        value = node.outputs[0] if node.op_type == "QuantizeLinear" else _given(node)
+        if str(value.name) in self.constants:
+            return self.constants[str(value.name)].dtype
+        stated = node.attributes["output_dtype"].as_int() if "output_dtype" in node.attributes else 0
+        kind = ir.DataType(stated) if stated else value.dtype
+        return np.dtype(np.uint8) if kind is None else np.dtype(kind.numpy())
+
+    def _parameter(self, node: ir.Node, index: int) -> Array:
         value = node.inputs[index]
         name = "" if value is None else str(value.name)
         if name not in self.constants:
@@ -279,27 +181,49 @@ class _Builder:
             )
         return self.constants[name]
 
-    def _quantize(self, node: ir.Node) -> None:
-        tensor = self.tensor(_given(node))
-        carrier = str(node.outputs[0].name)
-        quantization = self._quantization(node, carrier, np.dtype(np.uint8))
-        self.seen[tensor.name] = self.quantized[carrier] = replace(tensor, quantization=quantization)
-
-    def _dequantize(self, node: ir.Node) -> None:
-        source = _given(node)
-        carrier, real = str(source.name), str(node.outputs[0].name)
-        if carrier in self.quantized:
-            self.seen[real] = self.quantized[carrier]
-            return
-        tensor = self.tensor(source)
-        quantization = self._quantization(node, carrier, np.dtype(tensor.dtype))
-        self.seen[real] = replace(tensor, name=real, dtype="float32", quantization=quantization)
-
     def _node(self, index: int, node: ir.Node) -> Node:
         inputs = tuple(None if v is None else self.tensor(v) for v in node.inputs)
-        outputs = tuple(self.tensor(v) for v in node.outputs)
+        outputs = tuple(self.tensor(v) for v in node.outputs if v.name)
         attributes = {key: _plain(a) for key, a in node.attributes.items()}
         return Node(node.name or f"{node.op_type}_{index}", node.op_type, node.domain, inputs, outputs, attributes)
+
+
+def quantize(values: Array, quantization: Quantization) -> Array:
+    """The integers of real ``values``, as ONNX's QuantizeLinear rounds: to the nearest, ties to even."""
+    scale, zero = quantization.along(values.ndim)
+    limits = np.iinfo(quantization.dtype)
+    rounded = np.rint(values.astype(np.float32) / scale).astype(np.float64) + zero
+    result: Array = np.clip(rounded, limits.min, limits.max).astype(quantization.zero_point.dtype)
+    return result
+
+
+def _live(graph: ir.Graph) -> list[ir.Node]:
+    """The nodes that an output of ``graph`` depends on, in its order."""
+    wanted: set[int] = set()
+    waiting = [v.producer() for v in graph.outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and id(node) not in wanted:
+            wanted.add(id(node))
+            waiting.extend(v.producer() for v in node.inputs if v is not None)
+    return [node for node in graph if id(node) in wanted]
+
+
+def _constant(node: ir.Node) -> Array:
+    """The value of a Constant in any of its forms."""
+    (attribute,) = node.attributes.values()
+    if attribute.type == ir.AttributeType.TENSOR:
+        value: Array = attribute.as_tensor().numpy()
+        return value
+    dtypes = {
+        ir.AttributeType.FLOAT: np.float32,
+        ir.AttributeType.FLOATS: np.float32,
+        ir.AttributeType.INT: np.int64,
+        ir.AttributeType.INTS: np.int64,
+    }
+    if attribute.type not in dtypes:
+        raise ModelError(f"is a {attribute.name}", where=node.name or node.outputs[0].name, fix="use a dense tensor")
+    return np.asarray(attribute.value, dtypes[attribute.type])
 
 
 def _given(node: ir.Node) -> ir.Value:

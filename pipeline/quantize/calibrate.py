@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError, ModelError
 from pipeline.graph.view import Graph, Tensor
 from pipeline.quantize.histogram import Histogram
+from runtime.delegates.cpu import LOAD_ERRORS
 
 
 def activations(graph: Graph) -> tuple[Tensor, ...]:
@@ -22,19 +23,29 @@ class Tap:
     """The float model with all its activations as outputs, run by ONNX Runtime image by image."""
 
     def __init__(self, model: onnx.ModelProto, names: Sequence[str]) -> None:
-        """Prepare ``model`` (float, inputs and ``names`` as in its graph) for reading ``names``."""
+        """Prepare ``model`` (float, one input, ``names`` as in its graph) for reading ``names``.
+
+        Raises:
+            ModelError: the model has not exactly one input, or ONNX Runtime cannot run it.
+        """
+        constants = {i.name for i in model.graph.initializer}
+        given = [i.name for i in model.graph.input if i.name not in constants]
+        if len(given) != 1:
+            raise ModelError(f"has {len(given)} inputs, {', '.join(given)}; calibration feeds one", where="model")
         tapped = onnx.ModelProto()
         tapped.CopyFrom(model)
-        inputs = {i.name for i in model.graph.input}
         del tapped.graph.output[:]
-        self.names = [n for n in names if n not in inputs]
+        self.input = given[0]
+        self.names = [n for n in names if n != self.input]
         tapped.graph.output.extend(onnx.ValueInfoProto(name=n) for n in self.names)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # Every tensor must be seen as the model has it, so nothing may be fused away.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self.input = model.graph.input[0].name
-        self.session = ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            self.session = ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except LOAD_ERRORS as error:
+            raise ModelError(f"ONNX Runtime cannot run it: {' '.join(str(error).split())}", where="model") from error
 
     def read(self, image: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         """Every tapped activation for one input, by name; the input is among them."""

@@ -1,13 +1,16 @@
 """Encodings: the scales and zero points of a quantized model as data, and their JSON form in both directions."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ModelError
 
 SCHEMA = 1
+AGAIN = "run with --from quantize"
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,35 @@ def load(path: Path) -> Encodings:
     """The encodings in ``path``; raises ``ModelError`` when it is not such a file or of another schema."""
     try:
         document = json.loads(path.read_text())
-        if document["schema"] != SCHEMA:
-            raise ModelError(f"has schema {document['schema']}, this version reads {SCHEMA}", where=path)
+        schema = document["schema"]
+        if schema != SCHEMA:
+            raise ModelError(f"has schema {schema}, this version reads {SCHEMA}", where=path, fix=AGAIN)
         return Encodings(
-            {name: ActivationEncoding(**e) for name, e in document["activations"].items()},
-            {name: WeightEncoding(tuple(e["scales"]), e["axis"]) for name, e in document["weights"].items()},
+            {name: _activation(e) for name, e in dict(document["activations"]).items()},
+            {name: _weight(e) for name, e in dict(document["weights"]).items()},
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"is not an encodings file: {error}", where=path) from error
+    except KeyError as error:
+        raise ModelError(f"is not an encodings file: {error} is missing", where=path, fix=AGAIN) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"is not an encodings file: {error}", where=path, fix=AGAIN) from error
+
+
+def _activation(entry: Mapping[str, Any]) -> ActivationEncoding:
+    low, high, zero = float(entry["low"]), float(entry["high"]), int(entry["zero_point"])
+    if not (math.isfinite(low) and math.isfinite(high) and -128 <= zero <= 127):
+        raise ValueError(f"low {low}, high {high}, zero point {zero} are no int8 range")
+    return ActivationEncoding(low, high, _scale(entry["scale"]), zero)
+
+
+def _weight(entry: Mapping[str, Any]) -> WeightEncoding:
+    axis = entry["axis"]
+    if not entry["scales"] or (axis is None and len(entry["scales"]) != 1):
+        raise ValueError(f"{len(entry['scales'])} scales for axis {axis}")
+    return WeightEncoding(tuple(_scale(s) for s in entry["scales"]), None if axis is None else int(axis))
+
+
+def _scale(value: float) -> float:
+    scale = float(value)
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f"scale {scale} is not above 0")
+    return scale

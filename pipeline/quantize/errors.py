@@ -13,6 +13,9 @@ from runtime.npu.device import Device
 from runtime.npu.program import loads
 from runtime.tensors import Tensors
 
+LIMIT_DB = 200.0
+"""A layer without any error has this ratio, so that it is a number in JSON too."""
+
 
 @dataclass(frozen=True)
 class LayerError:
@@ -22,7 +25,7 @@ class LayerError:
         node: the operator that computes it.
         op: its type.
         tensor: the activation.
-        sqnr_db: signal to quantization noise, 10 log10(sum x^2 / sum (x - q)^2), in dB.
+        sqnr_db: signal to quantization noise, 10 log10(sum x^2 / sum (x - q)^2), in dB, within +-``LIMIT_DB``.
         cosine: cosine similarity, 1 is best.
         largest: largest absolute difference.
         scale: real value of one int8 step, for comparison.
@@ -91,12 +94,15 @@ def layer_errors(
 
 
 def _error(node: str, op: str, tensor: Tensor, sums: _Sums, scale: float | None) -> LayerError:
-    noise = max(sums.noise, np.finfo(np.float64).tiny)
     norm = np.sqrt(sums.signal * sums.quantized)
-    sqnr = 10 * np.log10(max(sums.signal, np.finfo(np.float64).tiny) / noise)
-    return LayerError(
-        node, op, tensor.name, float(sqnr), float(sums.dot / norm if norm else 1.0), sums.largest, scale or 0.0
-    )
+    cosine = float(sums.dot / norm if norm else sums.noise == 0.0)
+    return LayerError(node, op, tensor.name, _decibels(sums.signal, sums.noise), cosine, sums.largest, scale or 0.0)
+
+
+def _decibels(signal: float, noise: float) -> float:
+    if noise == 0.0:
+        return LIMIT_DB
+    return -LIMIT_DB if signal == 0.0 else float(np.clip(10 * np.log10(signal / noise), -LIMIT_DB, LIMIT_DB))
 
 
 def worst(errors: Sequence[LayerError]) -> LayerError | None:

@@ -56,11 +56,16 @@ class Histogram:
             )
         self.exponent = max(wanted, self.exponent)
 
-    def occupied(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Centres and counts of the bins that hold something; centres lie within the smallest and largest value."""
+    def edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Lower and upper ends and counts of the bins that hold something; ends lie within what was seen."""
         if self.exponent is None:
-            return np.zeros(1), np.array([max(self.zeros, 1)])
+            return np.zeros(1), np.zeros(1), np.array([max(self.zeros, 1)])
         width = 2.0**self.exponent / (BINS / 2)
         taken = np.flatnonzero(self.counts)
-        centres = (taken - BINS // 2 + 0.5) * width
-        return np.clip(centres, self.low, self.high), self.counts[taken]
+        lows = (taken - BINS // 2) * width
+        return np.maximum(lows, self.low), np.minimum(lows + width, self.high), self.counts[taken]
+
+    def occupied(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Centres and counts of the bins that hold something; centres lie within the smallest and largest value."""
+        lows, highs, counts = self.edges()
+        return (lows + highs) / 2, counts

@@ -1,15 +1,13 @@
 """Post-training quantization: from a float graph and its statistics to encodings."""
 
-from collections.abc import Mapping
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import fused_outputs
-from pipeline.graph.view import Graph, Node, Tensor
+from pipeline.graph.view import Graph, Tensor
+from pipeline.quantize import weights
 from pipeline.quantize.calibrate import activations
-from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
+from pipeline.quantize.encodings import ActivationEncoding, Encodings
 from pipeline.quantize.histogram import Histogram
 from pipeline.quantize.ranges import CHOICES, Range, affine
 
@@ -25,11 +23,6 @@ FIXED_OUTPUT: Mapping[str, tuple[float, int]] = {
     "Tanh": (1 / 128, 0),
 }
 """Operators whose output has a fixed scale and zero point (TFLite int8 contract)."""
-
-WEIGHT_AXIS: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0, "MatMul": 1}
-"""Operators with a weight as second input, and the axis of its output channels (Gemm: with transB)."""
-
-BIAS_LIMIT = 2**30  # a bias must leave room in the int32 accumulator for the products
 
 
 def quantize(
@@ -47,18 +40,18 @@ def quantize(
         per_channel: for each operator with weights, whether the target takes a scale per channel.
         choice: how a range is chosen, a key of ``pipeline.quantize.ranges.CHOICES``.
         percentile: for that choice.
+
+    Raises:
+        ModelError: an activation has no histogram; a weight or bias is not finite.
     """
     skipped = fused_outputs(graph)
     wanted = [t for t in activations(graph) if t.name not in skipped]
+    missing = [t.name for t in wanted if t.name not in histograms]
+    if missing:
+        raise ModelError("was not calibrated", where=missing[0], fix="calibrate the same model")
     ranges = {t.name: _range(graph, t, histograms[t.name], choice, percentile) for t in wanted}
-    shared = _share(graph, ranges)
-    encodings = {name: _activation(graph, name, shared[name]) for name in shared}
-    weights: dict[str, WeightEncoding] = {}
-    for node in graph.nodes:
-        if node.op in WEIGHT_AXIS and len(node.inputs) > 1 and node.required(1).constant is not None:
-            weight = node.required(1)
-            weights[weight.name] = _weight(node, encodings, per_channel.get(node.op, False))
-    return Encodings(encodings, weights)
+    encoded = _encode(graph, ranges)
+    return Encodings(encoded, weights.encode(graph, encoded, per_channel))
 
 
 def _range(graph: Graph, tensor: Tensor, histogram: Histogram, choice: str, percentile: float) -> Range:
@@ -67,8 +60,26 @@ def _range(graph: Graph, tensor: Tensor, histogram: Histogram, choice: str, perc
     return CHOICES["minmax" if is_input else choice](histogram, percentile)
 
 
-def _share(graph: Graph, ranges: Mapping[str, Range]) -> Mapping[str, Range]:
-    """``ranges`` with one common range for tensors that must share their scale."""
+def _encode(graph: Graph, ranges: Mapping[str, Range]) -> Mapping[str, ActivationEncoding]:
+    """Encodings of ``ranges``: one for all tensors that must share it, the contract's where that fixes it.
+
+    A group of tensors takes a fixed encoding when everything that enters the group has it; otherwise the fixed tensor
+    keeps its own, and the compiler rescales it.
+    """
+    encoded: dict[str, ActivationEncoding] = {}
+    for members in _groups(graph, ranges):
+        low, high = min(ranges[m][0] for m in members), max(ranges[m][1] for m in members)
+        fixed = {m: _fixed(graph, m) for m in members}
+        entering = {fixed[m] for m in members if _op(graph, m) not in SAME_SCALE}
+        common = entering.pop() if len(entering) == 1 else None
+        for member in members:
+            scale, zero = common or fixed[member] or affine(low, high)
+            encoded[member] = ActivationEncoding(low, high, scale, zero)
+    return {name: encoded[name] for name in ranges}
+
+
+def _groups(graph: Graph, ranges: Mapping[str, Range]) -> Iterable[Sequence[str]]:
+    """The tensors of ``ranges`` in groups that must share their encoding."""
     leader = {name: name for name in ranges}
 
     def find(name: str) -> str:
@@ -77,51 +88,20 @@ def _share(graph: Graph, ranges: Mapping[str, Range]) -> Mapping[str, Range]:
         return name
 
     for node in graph.nodes:
-        if node.op in SAME_SCALE:
+        if node.standard and node.op in SAME_SCALE:
             members = [t.name for t in (*node.activations, *node.outputs) if t.name in leader]
             for member in members[1:]:
                 leader[find(member)] = find(members[0])
-    merged: dict[str, Range] = {}
-    for name, (low, high) in ranges.items():
-        best = merged.get(find(name), (low, high))
-        merged[find(name)] = min(best[0], low), max(best[1], high)
-    return {name: merged[find(name)] for name in ranges}
+    groups: dict[str, list[str]] = {}
+    for name in ranges:
+        groups.setdefault(find(name), []).append(name)
+    return groups.values()
 
 
-def _activation(graph: Graph, name: str, bounds: Range) -> ActivationEncoding:
+def _op(graph: Graph, name: str) -> str:
     producer = graph.producer(name)
-    if producer is not None and producer.op in FIXED_OUTPUT:
-        scale, zero = FIXED_OUTPUT[producer.op]
-    else:
-        scale, zero = affine(*bounds)
-    return ActivationEncoding(bounds[0], bounds[1], scale, zero)
+    return "" if producer is None or not producer.standard else producer.op
 
 
-def _weight(node: Node, activations: Mapping[str, ActivationEncoding], per_channel: bool) -> WeightEncoding:
-    weight = node.required(1)
-    values = weight.real.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ModelError("the weight holds values that are not finite", where=node.name, fix="check the checkpoint")
-    axis = weight_axis(node)
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    largest = np.abs(values).max(axis=others) if per_channel else np.abs(values).max().reshape(1)
-    scales = np.maximum(largest / 127, np.finfo(np.float32).tiny * 2**20)
-    scales = np.maximum(scales, _bias_floor(node, activations, scales.shape)).astype(np.float32)
-    return WeightEncoding(tuple(float(s) for s in scales), axis if per_channel else None)
-
-
-def weight_axis(node: Node) -> int:
-    """The axis of ``node``'s weight that counts its output channels."""
-    return 1 if node.op == "Gemm" and not node.int("transB", 0) else WEIGHT_AXIS[node.op]
-
-
-def _bias_floor(
-    node: Node, activations: Mapping[str, ActivationEncoding], shape: tuple[int, ...]
-) -> NDArray[np.float64]:
-    """The smallest weight scales with which the bias still fits int32: ``|bias| / (s_x * s_w) <= BIAS_LIMIT``."""
-    bias = node.input(2)
-    if bias is None or bias.constant is None:
-        return np.zeros(shape)
-    largest = np.abs(bias.real.astype(np.float64)).reshape(-1)
-    floor = largest / (activations[node.required(0).name].scale * BIAS_LIMIT)
-    return np.broadcast_to(floor if shape[0] > 1 else floor.max(), shape)
+def _fixed(graph: Graph, name: str) -> tuple[float, int] | None:
+    return FIXED_OUTPUT.get(_op(graph, name))

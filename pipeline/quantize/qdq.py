@@ -12,17 +12,27 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from pipeline.errors import ModelError
+from pipeline.graph.model import complete_names
 from pipeline.graph.view import Node, view
 from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
+from pipeline.quantize.weights import channel_bias, has_weight
 
 
 def insert(model: onnx.ModelProto, encodings: Encodings) -> onnx.ModelProto:
     """``model`` with int8 weights, int32 biases and a pair on every activation that ``encodings`` names.
 
-    The model's input and output names and shapes stay. Raises ``ModelError`` when an encoding names no tensor.
+    The model's input and output names and shapes stay.
+
+    Raises:
+        ModelError: an encoding names no tensor, or the model's operator set is too old for per-channel pairs.
     """
-    writer = _Writer(model, encodings)
-    return writer.write()
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset < OPSET:
+        raise ModelError(f"has opset {opset}, quantize/dequantize pairs need {OPSET}", fix="export it with a newer one")
+    return _Writer(model, encodings).write()
+
+
+OPSET = 13  # the first whose DequantizeLinear has an axis
 
 
 class _Writer:
@@ -32,11 +42,13 @@ class _Writer:
         self.encodings = encodings
         self.result = onnx.ModelProto()
         self.result.CopyFrom(model)
+        complete_names(self.result)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {i.name: i for i in model.graph.initializer}
         self.renamed: dict[str, str] = {}
+        self.written: set[str] = set()
         self.outputs = {o.name for o in model.graph.output}
-        self.views: Mapping[str, Node] = {n.name: n for n in view(model).nodes}
+        self.views: Mapping[str, Node] = {n.name: n for n in view(self.result).nodes}
         known = {v for n in model.graph.node for v in n.output} | {i.name for i in model.graph.input}
         unknown = sorted(set(encodings.activations) - known)
         if unknown:
@@ -45,20 +57,23 @@ class _Writer:
     def write(self) -> onnx.ModelProto:
         graph = self.result.graph
         for value in graph.input:
-            self._pair(value.name)
+            if value.name not in self.outputs:
+                self._pair(value.name)
         for node in graph.node:
             self._node(node)
-        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        del graph.node[:], graph.initializer[:]
         graph.node.extend(self.nodes)
         used = {name for node in self.nodes for name in node.input}
         graph.initializer.extend(c for name, c in self.constants.items() if name in used)
-        return onnx.shape_inference.infer_shapes(self.result, strict_mode=True)
+        return onnx.shape_inference.infer_shapes(self.result, strict_mode=True, data_prop=True)
 
     def _node(self, node: onnx.NodeProto) -> None:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        if len(node.input) > 1 and node.input[1] in self.encodings.weights:
-            self._weights(copy, self.views[node.name])
+        seen = self.views.get(node.name)  # a node that reaches no output has no view
+        encoded = len(node.input) > 1 and node.input[1] in self.encodings.weights
+        if seen is not None and encoded and has_weight(seen, self.encodings.activations):
+            self._weights(copy, seen)
         for index, name in enumerate(copy.input):
             copy.input[index] = self.renamed.get(name, name)
         outputs = list(node.output)
@@ -92,21 +107,22 @@ class _Writer:
         scales = np.array(encoding.scales, np.float32)
         integers = round_weight(weight.real, encoding)
         copy.input[1] = self._dequantized(weight.name, integers, scales, encoding.axis)
-        bias = node.input(2)
-        if bias is None or bias.constant is None:
+        bias, values = node.input(2), channel_bias(node)
+        if bias is None or values is None:
             return
         activation = self.encodings.activations[node.required(0).name]
         products = np.float32(activation.scale) * scales
-        values = np.rint(bias.real.astype(np.float64) / products.astype(np.float64))
+        rounded = np.rint(values / products.astype(np.float64)).astype(np.int32)
         axis = None if encoding.axis is None else 0
         name = f"{bias.name}@{node.name}"  # a bias may serve several operators, each with its own scale
-        copy.input[2] = self._dequantized(name, values.astype(np.int32), products, axis)
+        copy.input[2] = self._dequantized(name, rounded, products, axis)
 
     def _dequantized(
         self, name: str, integers: NDArray[np.generic], scales: NDArray[np.float32], axis: int | None
     ) -> str:
         result = f"{name}_dequantized"
-        if all(result not in n.output for n in self.nodes):
+        if result not in self.written:
+            self.written.add(result)
             scale = scales.reshape(()) if axis is None else scales
             inputs = [
                 self._constant(f"{name}_quantized", integers),

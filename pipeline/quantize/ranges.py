@@ -17,12 +17,12 @@ def minmax(histogram: Histogram, percentile: float) -> Range:
 
 
 def percentile(histogram: Histogram, percentile: float) -> Range:
-    """The central ``percentile`` % of what was seen: the same share is cut from both tails."""
-    centres, counts = histogram.occupied()
+    """The central ``percentile`` % of what was seen: at most the same share is cut from both tails, in whole bins."""
+    lows, highs, counts = histogram.edges()
     cut = (1 - percentile / 100) / 2 * counts.sum()
-    below = np.cumsum(counts)
-    above = np.cumsum(counts[::-1])[::-1]
-    return float(centres[np.argmax(below > cut)]), float(centres[len(counts) - 1 - np.argmax(above[::-1] > cut)])
+    first = int(np.argmax(np.cumsum(counts) > cut))
+    last = len(counts) - 1 - int(np.argmax(np.cumsum(counts[::-1]) > cut))
+    return float(lows[first]), float(highs[last])
 
 
 def mse(histogram: Histogram, percentile: float) -> Range:

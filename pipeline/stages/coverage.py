@@ -1,6 +1,6 @@
 """Say which operators the target NPU takes, and of each fallback every reason."""
 
-from pipeline.compile.lower import no_kernel
+from pipeline.compile.support import no_kernel
 from pipeline.graph.model import load
 from pipeline.graph.view import view
 from pipeline.stages.common import COVERAGE, MODEL, save_coverage
@@ -32,10 +32,12 @@ def run(context: Context) -> Result:
     on_npu = sum(p.macs for p in placed if p.device == NPU)
     fraction = on_npu / macs if macs else 1.0
     floor = config.coverage.min_macs_on_npu
-    first = next((p for p in placed if p.device != NPU), None)
+    costly = [p for p in placed if p.device != NPU and p.macs] or [p for p in placed if p.device != NPU]
+    first = next(iter(costly), None)
     gates: tuple[str, ...] = ()
     if fraction < floor:
         because = "" if first is None else f"; first fallback: {first.node} ({first.op}): {first.reasons[0]}"
-        gates = (f"coverage.min_macs_on_npu is {floor:.2%}, {target.name} takes {fraction:.2%} of the MACs{because}",)
+        taken = f"{target.name} takes {fraction:.2%} of the MACs ({on_npu:,} of {macs:,})"
+        gates = (f"coverage.min_macs_on_npu is {floor:.2%}, {taken}{because}",)
     counts = {"nodes": float(len(placed)), "nodes_on_npu": float(sum(p.device == NPU for p in placed))}
     return Result({"macs": float(macs), "macs_on_npu": fraction, **counts}, gates)

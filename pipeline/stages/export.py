@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from safetensors.torch import load_file
 
 from pipeline import tasks
+from pipeline.graph.capture import load_weights
 from pipeline.graph.model import check, load, save
 from pipeline.quantize import encodings, qdq
 from pipeline.stages.common import ENCODINGS, FLOAT_MODEL, MODEL
@@ -67,9 +67,7 @@ def _metadata(task: Task, context: Context) -> dict[str, str]:
 
 
 def _difference(task: Task, context: Context, model: onnx.ModelProto) -> float:
-    network = task.build()
-    network.load_state_dict(load_file(context.inputs["train"] / "model.safetensors"))
-    network.eval()
+    network = load_weights(task.build(), context.inputs["train"] / "model.safetensors").eval()
     pixels, _ = letterbox(next(iter(task.validation())).frame, task.preprocess.width, task.preprocess.height)
     image = normalize(pixels, task.preprocess)
     with torch.no_grad():

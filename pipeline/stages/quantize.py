@@ -9,13 +9,12 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from pipeline import tasks
 from pipeline.compile.bundling import Use, bundle
-from pipeline.compile.lower import no_kernel
 from pipeline.compile.partitions import Partition
-from pipeline.graph.capture import capture
+from pipeline.compile.support import no_kernel
+from pipeline.graph.capture import capture, load_weights
 from pipeline.graph.model import save
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
@@ -76,8 +75,7 @@ def run(context: Context) -> Result:
 
 def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:
     """The task's network with the trained ``weights`` as a float ONNX model."""
-    network = task.build()
-    network.load_state_dict(load_file(weights))
+    network = load_weights(task.build(), weights)
     example = torch.zeros(1, 3, task.preprocess.height, task.preprocess.width)
     return capture(network, example, task.input_name, task.output_names, opset)
 

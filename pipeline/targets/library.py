@@ -1,14 +1,18 @@
 """The shelf of targets: finding a profile by name, reading its YAML and checking it."""
 
 import difflib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
-from pipeline.errors import TargetError
-from pipeline.targets.profile import FIGURES, Target
-from pipeline.targets.rules import RULES
+from pipeline import yamltree
+from pipeline.configerrors import Problem, explain
+from pipeline.errors import ConfigError, TargetError
+from pipeline.quantize.weights import WEIGHTED
+from pipeline.targets.profile import FIGURES, RuleUse, Target
+from pipeline.targets.rules import RULES, placeholders
+from runtime.npu.contracts import CONTRACTS
 
 
 def folder(config: Path) -> Path:
@@ -26,10 +30,7 @@ def find(name: str, profiles: Path) -> Path:
     """The file of the target ``name`` in the folder ``profiles``; raises ``TargetError`` with the nearest name."""
     path = profiles / f"{name}.yaml"
     if not path.is_file():
-        known = names(profiles)
-        near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        raise TargetError(f"there is no target {name}", where=profiles, fix=fix)
+        raise TargetError(f"there is no target {name}", where=profiles, fix=_near(name, names(profiles)))
     return path
 
 
@@ -37,30 +38,60 @@ def load(path: Path) -> Target:
     """The target whose profile is the file ``path``.
 
     Raises:
-        TargetError: it cannot be read, is no YAML, or says something unknown, missing or contradictory.
+        TargetError: it cannot be read, is no YAML, or says something unknown, missing or contradictory; every mistake
+            of its form is told at once.
     """
     try:
-        target = Target.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise TargetError(f"cannot be read: {error.strerror}", where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TargetError(f"is not YAML: {error}", where=path) from error
+        target = Target.model_validate(yamltree.read(path).values)
+    except ConfigError as error:
+        raise TargetError(error.what, where=error.where, fix=error.fix) from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
-        raise TargetError(problems, where=path) from error
-    _check(target, path)
+        raise _report(explain(error, Target), path) from error
+    problems = _problems(target, path)
+    if problems:
+        raise _report(problems, path)
     return target
 
 
-def _check(target: Target, path: Path) -> None:
+def _report(problems: Sequence[Problem], path: Path) -> TargetError:
+    """One error with a sentence for each problem, ``(fix)`` behind all but the last, whose fix is the error's."""
+    *others, last = problems
+    before = "".join(f"{p.what} ({p.fix}); " if p.fix else f"{p.what}; " for p in others)
+    return TargetError(before + last.what, where=path, fix=last.fix)
+
+
+def _problems(target: Target, path: Path) -> list[Problem]:
+    """What is wrong beyond the form of the profile."""
+    problems = []
     if target.name != path.stem:
-        raise TargetError(f"is named {target.name} inside", where=path, fix=f"name it {path.stem}")
+        problems.append(Problem(("name",), f"is named {target.name} inside", f"name it {path.stem}"))
+    if target.contract not in CONTRACTS:
+        problems.append(
+            Problem(("contract",), f"there is no contract {target.contract}", _near(target.contract, CONTRACTS))
+        )
     for figure in FIGURES:
         if figure not in target.figures:
-            raise TargetError(f"figures.{figure} is missing", where=path, fix="value null when it is not public")
-    uses = [u for op in target.operators.values() for u in op.rules]
-    for use in (*target.rules, *uses):
-        if use.rule not in RULES:
-            near = difflib.get_close_matches(use.rule, list(RULES), 1)
-            fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(RULES)}"
-            raise TargetError(f"there is no rule {use.rule}", where=path, fix=fix)
+            what = f"figures.{figure} is missing"
+            problems.append(Problem(("figures", figure), what, "value null when it is not public"))
+    for op in target.quantization.weights:
+        if op not in WEIGHTED:
+            what = f"quantization.weights.{op}: there is no operator {op} with weights"
+            problems.append(Problem(("quantization", "weights", op), what, _near(op, WEIGHTED)))
+    uses = [("rules", use) for use in target.rules]
+    uses += [(f"operators.{name}", use) for name, op in target.operators.items() for use in op.rules]
+    return problems + [problem for where, use in uses for problem in _rule_problems(where, use)]
+
+
+def _rule_problems(where: str, use: RuleUse) -> list[Problem]:
+    if use.rule not in RULES:
+        return [Problem((where,), f"{where}: there is no rule {use.rule}", _near(use.rule, RULES))]
+    wanted, given = placeholders(use.rule), use.limits.keys()
+    said = f"{where}: rule {use.rule}"
+    missing = [Problem((where,), f"{said} needs the limit {n}", "add it to its limits") for n in sorted(wanted - given)]
+    unknown = [Problem((where,), f"{said} has no limit {n}", _near(n, wanted)) for n in sorted(given - wanted)]
+    return missing + unknown
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"

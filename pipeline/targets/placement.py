@@ -10,6 +10,7 @@ from pipeline.targets.profile import Target
 from pipeline.targets.rules import violations
 
 NPU, CPU = "npu", "cpu"
+FIRST_NPU_PHASE = 1
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def by_kernel(no_kernel: Callable[[Node], str | None]) -> Judge:
 def place(graph: Graph, judge: Judge, max_npu_partitions: int | None) -> tuple[Placed, ...]:
     """The placement of every operator of ``graph``, in the graph's order.
 
-    An operator goes to the NPU when ``judge`` has nothing against it nor against the operators fused with it, and
-    the partition policy allows it: of a limited number of NPU partitions the first ones in execution order are kept
-    (the Edge TPU's compiler keeps one).
+    An operator goes to the NPU when ``judge`` has nothing against it nor against the operators fused with it, its
+    tensors are quantized if any of the graph's are, and the partition policy allows it: of a limited number of NPU
+    partitions the first ones in execution order are kept (the Edge TPU's compiler keeps one). Fallbacks that no NPU
+    operator comes before run ahead of the first NPU partition and cost none.
 
     Args:
         graph: the quantized model.
@@ -70,19 +72,21 @@ def place(graph: Graph, judge: Judge, max_npu_partitions: int | None) -> tuple[P
         max_npu_partitions: how many the target takes, ``None`` for any number.
     """
     reasons: dict[str, tuple[str, ...]] = {}
+    quantized = any(t.quantization is not None for n in graph.nodes for t in (*n.activations, *n.outputs))
     for unit in units(graph):
-        own = {n.name: judge(n) for n in unit}
+        floats = _floats(unit) if quantized else ()
+        own = {n.name: judge(n) or floats for n in unit}
         blocking = [n for n in unit if own[n.name]]
         for node in unit:
             others = [f"It is fused with {b.name}, which is not on the NPU" for b in blocking if b is not node]
             reasons[node.name] = own[node.name] or tuple(others)
     phases = _phases(graph, reasons)
     if max_npu_partitions is not None:
-        kept = sorted({p for n, p in phases.items() if not reasons[n]})[:max_npu_partitions]
-        late = [n for n in graph.nodes if not reasons[n.name] and phases[n.name] not in kept]
-        fallbacks = [n.name for n in graph.nodes if reasons[n.name]]
+        last = FIRST_NPU_PHASE + 2 * (max_npu_partitions - 1)
+        late = [n for n in graph.nodes if not reasons[n.name] and phases[n.name] > last]
+        between = [n.name for n in graph.nodes if reasons[n.name] and phases[n.name] > last]
         for node in late:
-            reasons[node.name] = (_policy(graph, node, fallbacks, max_npu_partitions),)
+            reasons[node.name] = (_policy(graph, node, between, max_npu_partitions),)
         phases = _phases(graph, reasons)
     return tuple(
         Placed(n.name, n.op, CPU if reasons[n.name] else NPU, reasons[n.name], macs(n), phases[n.name])
@@ -91,7 +95,7 @@ def place(graph: Graph, judge: Judge, max_npu_partitions: int | None) -> tuple[P
 
 
 def _phases(graph: Graph, reasons: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """The smallest phase per node that never runs before its inputs: even phases are the NPU's, odd ones the CPU's.
+    """The smallest phase per node that never runs before its inputs: even phases are the CPU's, odd ones the NPU's.
 
     An operator of the same device as its inputs joins their phase, otherwise it opens the next one; so operators
     with equal phase never wait for a later one, and the partitions, one per phase, form no cycle.
@@ -101,16 +105,26 @@ def _phases(graph: Graph, reasons: Mapping[str, tuple[str, ...]]) -> dict[str, i
         members = {n.name for n in unit}
         before = [p for n in unit for p in graph.predecessors(n) if p.name not in members]
         phase = max((phases[p.name] for p in before), default=0)
-        odd = 1 if reasons[unit[0].name] else 0
+        odd = 0 if reasons[unit[0].name] else FIRST_NPU_PHASE
         phase += (phase + odd) % 2
         phases.update(dict.fromkeys(members, phase))
     return phases
 
 
+def _floats(unit: tuple[Node, ...]) -> tuple[str, ...]:
+    """The reason against a unit that reads or writes real numbers, in a graph that is quantized elsewhere."""
+    inside = {n.outputs[0].name for n in unit[:-1]}
+    own = [t for n in unit for t in (*n.activations, *n.outputs) if t.name not in inside]
+    return tuple(f"The NPU computes with integers; {t.name} is not quantized" for t in own if t.quantization is None)[
+        :1
+    ]
+
+
 def _policy(graph: Graph, node: Node, fallbacks: Sequence[str], limit: int) -> str:
+    """The reason against an operator that depends on one of ``fallbacks``, which all run after the last partition."""
     kind = "one NPU partition" if limit == 1 else f"{limit} NPU partitions"
     ancestors = _ancestors(graph, node)
-    first = next((name for name in fallbacks if name in ancestors), "an earlier partition")
+    first = next(name for name in fallbacks if name in ancestors)
     return f"The target takes {kind}; it comes after {first}, which is a fallback"
 
 

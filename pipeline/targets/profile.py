@@ -17,7 +17,7 @@ class _Model(BaseModel):
 class Figure(_Model):
     """A number with where it comes from; ``value`` is ``None`` when no usable figure is public."""
 
-    value: float | None
+    value: float | None = Field(gt=0, allow_inf_nan=False)
     unit: str
     confidence: Confidence
     source: str
@@ -49,7 +49,7 @@ class QuantizationScheme(_Model):
 class PartitionPolicy(_Model):
     """How the target's toolchain cuts a graph; ``max_npu_partitions`` is ``None`` when any number is taken."""
 
-    max_npu_partitions: int | None
+    max_npu_partitions: int | None = Field(ge=1)
     source: str
 
 

@@ -7,6 +7,7 @@ a line in it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from string import Formatter
 
 import numpy as np
 
@@ -55,8 +56,7 @@ def _violation(use: RuleUse, node: Node) -> Violation | None:
 
 def sentence(use: RuleUse) -> str:
     """What the rule demands, with the target's numbers."""
-    text = (RULES[use.rule].__doc__ or "").split("\n")[0].strip().rstrip(".")
-    return text.format(**{k: _plain(v) for k, v in use.limits.items()})
+    return _first_line(use.rule).format(**{k: _plain(v) for k, v in use.limits.items()})
 
 
 def _plain(value: object) -> str:
@@ -141,6 +141,9 @@ def two_spatial_dimensions(node: Node, limits: Limits) -> str | None:
 
 def clip_limits(node: Node, limits: Limits) -> str | None:
     """Clip must be one of the activation functions ReLU6 (0 to 6), ReLU (0 and up) or ReLU-N1-to-1 (-1 to 1)."""
+    computed = [t.name for t in node.inputs[1:] if t is not None and t.constant is None]
+    if computed:
+        return f"its limit {computed[0]} is computed"
     low, high = clip_range(node)
     known = (low, high) in ((0.0, 6.0), (-1.0, 1.0)) or (low == 0.0 and high is None)
     return None if known else f"it clips to {low}..{high}"
@@ -171,7 +174,7 @@ def resize_factors(node: Node, limits: Limits) -> str | None:
 
 
 def equal_shapes(node: Node, limits: Limits) -> str | None:
-    """Both inputs must have the same shape."""
+    """All inputs must have the same shape."""
     shapes = [t.shape for t in node.inputs if t is not None]
     return None if len(set(shapes)) <= 1 else f"they have {' and '.join(str(list(s or ())) for s in shapes)}"
 
@@ -186,7 +189,9 @@ def concat_axis(node: Node, limits: Limits) -> str | None:
 def reduce_keeps_batch(node: Node, limits: Limits) -> str | None:
     """The batch dimension must not be reduced."""
     axes = _axes(node)
-    return f"it reduces axes {list(axes)}" if not axes or 0 in axes else None
+    if not axes:
+        return None if node.int("noop_with_empty_axes", 0) else "it reduces every axis"
+    return f"it reduces axes {list(axes)}" if 0 in axes else None
 
 
 def reduce_depth_multiple(node: Node, limits: Limits) -> str | None:
@@ -200,8 +205,83 @@ def reduce_depth_multiple(node: Node, limits: Limits) -> str | None:
 def prelu_innermost(node: Node, limits: Limits) -> str | None:
     """PRelu's slope must be a constant with one value per channel."""
     slope = node.required(1)
-    large = [d for d in slope.shape or () if d != 1]
-    return None if slope.constant is not None and len(large) <= 1 else f"its slope has shape {list(slope.shape or ())}"
+    if slope.constant is None:
+        return f"its slope {slope.name} is computed"
+    rank, shape = len(node.required(0).shape or ()), slope.constant.shape
+    elsewhere = [i for i, size in enumerate(shape) if size != 1 and i + rank - len(shape) != 1]
+    return f"its slope has shape {list(shape)}" if elsewhere else None
+
+
+def concat_constant(node: Node, limits: Limits) -> str | None:
+    """Concat with a constant takes exactly two inputs, and the constant must be all zeros."""
+    constants = [t for t in node.inputs if t is not None and t.constant is not None]
+    if not constants:
+        return None
+    if len(node.inputs) != 2:
+        return f"it has {len(node.inputs)} inputs, of which {constants[0].name} is constant"
+    nonzero = [t.name for t in constants if np.any(t.real != 0)]
+    return f"{nonzero[0]} is not all zeros" if nonzero else None
+
+
+def split_keeps_batch(node: Node, limits: Limits) -> str | None:
+    """The batch dimension must not be split."""
+    rank = len(node.required(0).shape or ()) or 1
+    return f"it splits axis {node.int('axis', 0)}" if node.int("axis", 0) % rank == 0 else None
+
+
+def slice_keeps_batch(node: Node, limits: Limits) -> str | None:
+    """The batch dimension must not be sliced."""
+    source, result = node.required(0).shape, node.outputs[0].shape
+    cut = bool(source and result) and source[0] != result[0]  # type: ignore[index]
+    return f"it cuts {_shape(node)} to {list(result or ())}" if cut else None
+
+
+def slice_steps_one(node: Node, limits: Limits) -> str | None:
+    """Slice must take every element, in steps of 1."""
+    steps = node.input(4)
+    if steps is None:
+        return None
+    if steps.constant is None:
+        return f"its steps {steps.name} are computed"
+    values = [int(v) for v in np.ravel(steps.constant)]
+    return None if set(values) <= {1} else f"it has steps {values}"
+
+
+def pad_keeps_batch(node: Node, limits: Limits) -> str | None:
+    """The batch dimension must not be padded."""
+    source, result = node.required(0).shape, node.outputs[0].shape
+    padded = bool(source and result) and source[0] != result[0]  # type: ignore[index]
+    return f"it pads {_shape(node)} to {list(result or ())}" if padded else None
+
+
+def leading_ones(node: Node, limits: Limits) -> str | None:
+    """Squeeze must remove leading dimensions of 1 only."""
+    source, result = node.required(0).shape or (), node.outputs[0].shape or ()
+    dropped = source[: len(source) - len(result)]
+    kept = all(d == 1 for d in dropped) and source[len(dropped) :] == result
+    return None if kept else f"it squeezes {list(source)} to {list(result)}"
+
+
+def euclidean_norm(node: Node, limits: Limits) -> str | None:
+    """The norm must be the Euclidean one."""
+    order = node.int("p", 2)
+    return None if order == 2 else f"its p is {order}"
+
+
+def one_direction(node: Node, limits: Limits) -> str | None:
+    """A recurrent layer must run forward only."""
+    direction = node.text("direction", "forward")
+    return None if direction == "forward" else f"its direction is {direction}"
+
+
+def placeholders(rule: str) -> frozenset[str]:
+    """The limits that the sentence of ``rule`` shows, all of which a profile must give."""
+    names = (name for _, name, _, _ in Formatter().parse(_first_line(rule)) if name)
+    return frozenset(names)
+
+
+def _first_line(rule: str) -> str:
+    return (RULES[rule].__doc__ or "").split("\n")[0].strip().rstrip(".")
 
 
 def _axes(node: Node) -> tuple[int, ...]:
@@ -234,19 +314,27 @@ RULES: Mapping[str, Rule] = {
     "batch_one": batch_one,
     "clip_limits": clip_limits,
     "concat_axis": concat_axis,
+    "concat_constant": concat_constant,
     "constant_operands": constant_operands,
     "equal_shapes": equal_shapes,
+    "euclidean_norm": euclidean_norm,
     "group_one_or_depthwise": group_one_or_depthwise,
     "int8_activations": int8_activations,
+    "leading_ones": leading_ones,
     "max_kernel": max_kernel,
     "max_rank": max_rank,
     "max_stride": max_stride,
+    "one_direction": one_direction,
+    "pad_keeps_batch": pad_keeps_batch,
     "prelu_innermost": prelu_innermost,
     "reduce_depth_multiple": reduce_depth_multiple,
     "reduce_keeps_batch": reduce_keeps_batch,
     "resize_factors": resize_factors,
     "resize_nearest": resize_nearest,
+    "slice_keeps_batch": slice_keeps_batch,
+    "slice_steps_one": slice_steps_one,
     "softmax_size": softmax_size,
+    "split_keeps_batch": split_keeps_batch,
     "square_dilation": square_dilation,
     "static_shapes": static_shapes,
     "two_spatial_dimensions": two_spatial_dimensions,

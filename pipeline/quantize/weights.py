@@ -1,0 +1,97 @@
+"""Weights: which constants are quantized as such, along which axis, and with which scales."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ModelError
+from pipeline.graph.view import Graph, Node
+from pipeline.quantize.encodings import ActivationEncoding, WeightEncoding
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""Operators with a weight as second input."""
+
+BIAS_LIMIT = 2**30  # a bias must leave room in the int32 accumulator for the products
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**20  # of a channel without weights; products stay normal floats
+
+Activations = Mapping[str, ActivationEncoding]
+
+
+def encode(graph: Graph, activations: Activations, per_channel: Mapping[str, bool]) -> Mapping[str, WeightEncoding]:
+    """Symmetric int8 scales of every weight of ``graph``, by its name.
+
+    A weight that serves several operators has one encoding that suits them all: per channel only when all of them take
+    that along the same axis, and wide enough for each one's bias.
+
+    Args:
+        graph: the float model.
+        activations: encodings of the activations.
+        per_channel: for each operator with weights, whether the target takes a scale per channel.
+
+    Raises:
+        ModelError: a weight or a bias holds values that are not finite.
+    """
+    users: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if has_weight(node, activations):
+            users.setdefault(node.required(1).name, []).append(node)
+    return {name: _encode(nodes, activations, per_channel) for name, nodes in users.items()}
+
+
+def has_weight(node: Node, activations: Activations) -> bool:
+    """Whether ``node`` multiplies a quantized activation with a constant float weight."""
+    if not node.standard or node.op not in WEIGHTED:
+        return False
+    source, weight = node.required(0), node.required(1)
+    return source.name in activations and weight.constant is not None and weight.constant.dtype == np.float32
+
+
+def channel_axis(node: Node) -> int | None:
+    """The axis of ``node``'s weight that counts its output channels; ``None`` when there is no such axis."""
+    rank = len(node.required(1).dims)
+    if node.op == "Conv":
+        return 0
+    if node.op == "ConvTranspose":
+        return 1 if node.int("group", 1) == 1 else None
+    if node.op == "Gemm":
+        return 0 if node.int("transB", 0) else 1
+    return 1 if rank == 2 else None
+
+
+def channel_bias(node: Node) -> NDArray[np.float64] | None:
+    """The bias of ``node``, one value per output channel; ``None`` when it has none, or none of that form."""
+    bias = node.input(2)
+    if bias is None or bias.constant is None:
+        return None
+    shape = node.required(1).dims
+    axis = channel_axis(node)
+    channels = shape[1] * node.int("group", 1) if axis is None else shape[axis]
+    values = bias.real.astype(np.float64)
+    if values.size != 1 and (values.size != channels or values.shape[-1] != channels):
+        return None
+    return np.broadcast_to(values.reshape(-1), (channels,))
+
+
+def _encode(nodes: Sequence[Node], activations: Activations, per_channel: Mapping[str, bool]) -> WeightEncoding:
+    axes = {channel_axis(n) if per_channel.get(n.op, False) else None for n in nodes}
+    axis = axes.pop() if len(axes) == 1 else None
+    values = nodes[0].required(1).real.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ModelError("the weight holds values that are not finite", where=nodes[0].name, fix="check the checkpoint")
+    others = tuple(i for i in range(values.ndim) if axis is None or i != axis)
+    largest = np.abs(values).max(axis=others).reshape(-1)
+    floors = [_bias_floor(node, activations, axis) for node in nodes]
+    scales = np.max([largest / 127, np.full(largest.shape, SMALLEST_SCALE), *floors], axis=0).astype(np.float32)
+    return WeightEncoding(tuple(float(s) for s in scales), axis)
+
+
+def _bias_floor(node: Node, activations: Activations, axis: int | None) -> NDArray[np.float64]:
+    """The smallest weight scales with which the bias still fits int32: ``|bias| / (s_x * s_w) <= BIAS_LIMIT``."""
+    bias = channel_bias(node)
+    if bias is None:
+        return np.zeros(1) if axis is None else np.zeros(node.required(1).dims[axis])
+    if not np.isfinite(bias).all():
+        raise ModelError("the bias holds values that are not finite", where=node.name, fix="check the checkpoint")
+    floor = np.abs(bias) / (activations[node.required(0).name].scale * BIAS_LIMIT)
+    return floor.max().reshape(1) if axis is None else floor
