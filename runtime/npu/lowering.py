@@ -29,9 +29,10 @@ _SUM_ERROR = 1.01 * 2.0**-24
 """Relative rounding error of each product and of their sum."""
 
 _NUDGES = sorted(
-    ((i, j) for i in range(-8, 9) for j in range(-8, 9)), key=lambda pair: (min(pair) < 1, pair[0] != pair[1])
+    ((i * unit, j * unit) for unit in (2.0**-21, 2.0**-19) for i in range(-8, 9) for j in range(-8, 9)),
+    key=lambda pair: (min(pair) <= 0, pair[0] != pair[1]),
 )
-"""In units of 2**-21. Outward ones first: they put exact ties on the side away from zero, as the rule does."""
+"""Relative to the real slopes. Outward ones first: they put exact ties on the side away from zero, as the rule does."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _add(graph: Graph, operation: Operation, inputs: tuple[Source, ...]) -> str 
 def _fit_sum(operation: Operation, inputs: tuple[Source, ...]) -> tuple[np.float32, np.float32] | None:
     """Slopes for which ``round(a1 * x1 + a2 * x2)`` is the instruction on every pair of values, or ``None``.
 
-    They are looked for within a few 2**-20 of the real factors, first among the pairs that lie close to a tie.
+    They are looked for within 2**-16 of the real factors, first among the pairs that lie close to a tie.
     """
     rows, columns = (np.arange(source.range[0], source.range[1] + 1) for source in inputs)
     want = _grid(operation, rows, columns) - operation.output_zero()
@@ -248,7 +249,7 @@ def _fit_sum(operation: Operation, inputs: tuple[Source, ...]) -> tuple[np.float
     distance = np.abs(first * pairs[0] + second * pairs[1] - want)
     near, every = distance > 0.5 - 2.0**-8, np.ones(want.shape, bool)
     for i, j in _NUDGES:
-        slopes = np.float32(first * (1 + i * 2.0**-21)), np.float32(second * (1 + j * 2.0**-21))
+        slopes = np.float32(first * (1 + i)), np.float32(second * (1 + j))
         if proven(*slopes, near) and proven(*slopes, every):
             return slopes
     return None

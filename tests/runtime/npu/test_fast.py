@@ -10,6 +10,8 @@ from npu_programs import clamp, conv_instruction, feeds, network, program, scali
 
 from runtime.npu.device import Device
 from runtime.npu.fast import PlainStep, SessionStep
+from runtime.npu.lowering import Source, _fit_sum
+from runtime.npu.plain import operations
 
 zero_points = st.one_of(st.sampled_from([-128, 127, 0]), st.integers(-128, 127))
 scales = st.one_of(st.floats(0.01, 0.2), st.sampled_from([2.0**-6, 2.0**-5, 2.0**-4, 2.0**-3]))
@@ -163,3 +165,14 @@ def test_a_large_bias_alone_does_not_split():
 def test_what_cannot_be_proven_exact_runs_plain():
     item = deep("conv2d", 7, 2**31 - 1, 2.0**-24)  # this bias can carry the accumulator out of int32
     assert kinds(item) == [PlainStep]
+
+
+def test_most_sums_have_slopes_and_need_no_table():
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(30):
+        a, b, y = (spec(name, (1, 2, 2, 2), rng.uniform(0.02, 0.1), rng.integers(-20, 20)) for name in "aby")
+        item = single("add", [a, b], y, {"left_shift": 20, **clamp()}, sum_scaling(a.scale, b.scale, y.scale))
+        sources = [Source(t.name, (-128 - t.zero_point, 127 - t.zero_point)) for t in (a, b)]
+        found += _fit_sum(operations(item)[0], tuple(sources)) is not None
+    assert found >= 20
