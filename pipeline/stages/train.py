@@ -123,9 +123,10 @@ def _finished(history: list[dict[str, float]], config: TrainConfig) -> bool:
 @contextmanager
 def _calm() -> Iterator[None]:
     """Leave out what Lightning says about choices that were made here on purpose."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -133,4 +134,5 @@ def _calm() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -124,15 +124,6 @@ def test_two_processes_with_gloo_train_together(tiny_settings, tmp_path):
     assert any("epoch 12/12" in message for message in listener.messages)
 
 
-def test_errors_of_a_started_process_come_back(tiny_settings, tiny_video, tmp_path):
-    content = json.loads((tiny_video / "annotations.json").read_text())
-    content["images"][20]["height"] = 200
-    (tmp_path / "annotations.json").write_text(json.dumps(content))
-    tiny_settings["data"]["annotations"] = str(tmp_path / "annotations.json")
-    with pytest.raises(DataError, match="128 x 96"):
-        run(tiny_settings, tmp_path / "out", devices=2)
-
-
 SCRIPT = """
 import os, sys, yaml
 from pathlib import Path
