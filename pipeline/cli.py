@@ -229,4 +229,6 @@ def _say_json(summary: RunSummary) -> None:
 
 
 def _say_report(summary: RunSummary) -> None:
-    print(f"report: {summary.folder / 'report.json'}", flush=True)
+    from pipeline.report import terminal  # noqa: PLC0415 (only when there is something to report)
+
+    print(f"\n{terminal.text(summary)}", flush=True)

@@ -65,7 +65,7 @@ STAGES: tuple[Stage, ...] = (
         "package",
         "pipeline.stages.package",
         sections=("name", "target", "data", "preprocess", "train.model", "package"),
-        after=("export", "coverage", "partition"),
+        after=("quantize", "export", "coverage", "partition"),
         libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
         packs=("runtime",),
     ),
@@ -217,10 +217,10 @@ class _Loop:
         return self.plan.options.command
 
     def _report(self) -> None:
-        from pipeline.report import json_report  # noqa: PLC0415 (reports may need what a run with nothing to do does not)
+        from pipeline.report import writer  # noqa: PLC0415 (reports may need what a run with nothing to do does not)
 
         summary = self.plan.summary()
-        json_report.write(summary)
+        writer.write(summary)
         self.plan.digests.save()
         if self._tracker is not None:
             self._tracker.results(summary)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 FRAMES, WIDTH, HEIGHT, BOX = 24, 128, 96, (20, 36)
 """The tiny clip: frames, size in pixels, and width and height of each of its two people."""
@@ -94,6 +93,7 @@ def tiny_settings(tiny_video):
 @pytest.fixture
 def tiny_config(tiny_settings, tmp_path) -> Path:
     """A configuration file with ``tiny_settings``."""
+    yaml = pytest.importorskip("yaml")
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_settings))
     return path

@@ -11,6 +11,7 @@ import yaml
 from pipeline.configfile import load
 from pipeline.freshness import Stage
 from pipeline.progress import PlainConsole
+from pipeline.report import json_report
 from pipeline.run import Options, run
 
 STAGES = (
@@ -126,7 +127,7 @@ class Shop(SimpleNamespace):
     def files(self):
         """Every file of the run but the ones that tell the time, with its bytes."""
         root = self.folder / "runs" / "shop"
-        own = {"stage.json", "report.json", ".digests.json", ".lock"}
+        own = {"stage.json", "report.json", "report.html", ".digests.json", ".lock"}
         return {
             path.relative_to(root).as_posix(): path.read_bytes()
             for path in sorted(root.rglob("*"))
@@ -147,6 +148,8 @@ def shop(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "src"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr("pipeline.planning.git_commit", lambda: "c0ffee")
+    monkeypatch.setattr("pipeline.files.os.fsync", lambda descriptor: None)  # guards against power loss, not kills
+    monkeypatch.setattr("pipeline.report.writer.write", json_report.write)  # the page has tests of its own
     made = Shop(folder=tmp_path, src=package, config=tmp_path / "shop.yaml", stages=STAGES, messages=io.StringIO())
     yield made
     made.reload()

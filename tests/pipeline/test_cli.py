@@ -84,7 +84,7 @@ def test_run_says_what_it_does_on_standard_output(command):
     code, out, _ = command("run", "shop.yaml")
     assert code == 0
     assert out.splitlines()[0] == "train: stale because never run"
-    assert out.splitlines()[-1] == "report: runs/shop/report.json"
+    assert "report  runs/shop/report.html" in out
     assert command("run", "shop.yaml")[1].splitlines()[:3] == ["train: fresh", "export: fresh", "package: fresh"]
 
 
@@ -113,7 +113,8 @@ def test_force_everything(command, words):
 def test_force_and_to_take_a_stage(command):
     command("run", "shop.yaml")
     out = command("run", "shop.yaml", "--force", "train", "--to", "export")[1]
-    assert [line.split(":")[0] for line in out.splitlines()] == ["train", "train", "export", "report"]
+    assert [line.split(":")[0] for line in out.splitlines() if ":" in line] == ["train", "train", "export"]
+    assert "package    fresh" in out
 
 
 def test_runs_folder_can_be_chosen(command, shop):
