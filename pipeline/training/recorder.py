@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.workspace import Progress
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 CHECKPOINTS = "checkpoints"
+_DAMAGE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile)
 _LAST, _PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
@@ -92,9 +94,8 @@ def resumable(out: Path, progress: Progress) -> tuple[Path, list[dict[str, float
     candidates = [path for name in (_LAST, _PREVIOUS) if (path := out / CHECKPOINTS / name).exists()]
     for i, path in enumerate(candidates):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            history = content["callbacks"][Recorder.__qualname__]["history"]
-        except (RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            history = _read(path)["callbacks"][Recorder.__qualname__]["history"]
+        except (*_DAMAGE, KeyError, TypeError, ValueError) as error:
             then = f"goes on from {candidates[i + 1].name}" if i + 1 < len(candidates) else "starts again"
             reason = str(error).partition("\n")[0]
             progress.message(f"{path}: the checkpoint is damaged ({reason}); training {then}")
@@ -102,3 +103,12 @@ def resumable(out: Path, progress: Progress) -> tuple[Path, list[dict[str, float
             progress.message(f"training goes on after epoch {len(history)}, from {path}")
             return path, history
     return None
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401 (what a damaged file holds is not known)
+    """A checkpoint whose every byte is as it was written; torch alone does not look at the checksums."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"wrong checksum of {damaged}")
+    return torch.load(path, map_location="cpu", weights_only=True)

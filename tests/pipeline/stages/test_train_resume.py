@@ -131,6 +131,18 @@ def test_damaged_checkpoints_are_named_and_not_used(settings, tmp_path):
     same(tmp_path / "whole", again)
 
 
+def test_a_flipped_byte_in_a_checkpoint_is_noticed(settings, tmp_path):
+    out = tmp_path / "out"
+    run(settings, out)
+    last = out / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    last.write_bytes(content)
+    told = run(settings, out)
+    assert "wrong checksum" in told.texts[0]
+    assert "goes on from previous.ckpt" in told.texts[0]
+
+
 def test_checkpoint_lost_between_two_renames(settings, tmp_path):
     run(settings, tmp_path / "whole")
     again = tmp_path / "again"
