@@ -53,8 +53,8 @@ def accuracy(forms: Sequence[Accuracy]) -> str:
     """AP50 and AP of each form of the model that was measured, in per cent, as dots on lines from zero."""
     measured = [form for form in reversed(forms) if form.ap50 is not None and math.isfinite(form.ap50)]
     with _style("accuracy"):
-        figure = Figure(figsize=(4.6, 0.7 + 0.42 * len(measured)), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _axes(4.6, 0.8 + 0.42 * len(measured), left=0.85)
+        seen: set[str] = set()
         for row, form in enumerate(measured):
             pairs = ((0.14, form.ap50, "o", _FIRST, "AP50"), (-0.14, form.ap, "s", _SECOND, "AP"))
             for shift, value, marker, colour, name in pairs:
@@ -62,7 +62,8 @@ def accuracy(forms: Sequence[Accuracy]) -> str:
                     continue
                 axes.hlines(row + shift, 0, 100 * value, color=colour, linewidth=2)
                 dot = axes.plot(100 * value, row + shift, marker, color=colour, markersize=5)[0]
-                dot.set_label(name if row == 0 else "_")
+                dot.set_label("_" if name in seen else name)
+                seen.add(name)
                 axes.annotate(
                     f"{100 * value:.1f}", (100 * value, row + shift), (6, 0), textcoords="offset points", va="center"
                 )
@@ -109,8 +110,7 @@ def noise(rows: Sequence[LayerError]) -> str:
     levels = [min(row.sqnr_db, LOUDEST) if math.isfinite(row.sqnr_db) else 0.0 for row in rows]
     worst = sorted(range(len(rows)), key=lambda index: levels[index])[:3]
     with _style("noise"):
-        figure = Figure(figsize=(7.2, 2.8), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _axes(7.2, 2.8)
         colours = [_SECOND if index in worst else _FIRST for index in range(len(rows))]
         width = max(1.0, min(5.0, 260 / len(rows)))
         axes.vlines(range(1, len(rows) + 1), 0, levels, colors=colours, linewidth=width)
@@ -131,9 +131,16 @@ def _style(salt: str) -> AbstractContextManager[None]:
     return mpl.rc_context({**_STYLE, "svg.hashsalt": salt})
 
 
+def _axes(width: float, height: float, left: float = 0.5) -> tuple[Figure, Axes]:
+    """A figure of so many inches with room for labels at the left, below, and for a legend or title above."""
+    right, bottom, top = 0.08, 0.42, 0.25
+    figure = Figure(figsize=(width, height))
+    room = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    return figure, figure.add_axes(room)
+
+
 def _over_epochs(epochs: Sequence[Epoch], what: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 2.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _axes(4.6, 2.6)
     axes.set(xlabel="epoch", ylabel=what)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
@@ -143,7 +150,7 @@ def _over_epochs(epochs: Sequence[Epoch], what: str) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0, handlelength=1.4)
+    axes.legend(frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0.2, handlelength=1.4)
 
 
 def _short(name: str) -> str:

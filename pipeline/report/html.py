@@ -73,7 +73,9 @@ def _tiles(summary: RunSummary) -> list[Tile]:
     change = None if before is None or after is None else after - before
     packaged = "package.ap50" in m
     crossings, differing = m.get("partition.crossings"), m.get("package.differing_bytes")
-    cross = f"{count(crossings)} crossings" + (f" of {size(m.get('partition.crossing_bytes'))}" if crossings else "")
+    cross = plural(round(crossings or 0), "crossing") + (
+        f" of {size(m.get('partition.crossing_bytes'))}" if crossings else ""
+    )
     return [
         Tile("AP50, float", percent(before), "float32, validation frames"),
         Tile(

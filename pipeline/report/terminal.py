@@ -43,7 +43,8 @@ def _numbers(summary: RunSummary) -> Iterator[str]:
         operators = f"{count(m.get('coverage.nodes_on_npu'))} of {count(m.get('coverage.nodes'))} operators"
         yield f"{'MACs on the NPU':<19}{percent(m['coverage.macs_on_npu']):>13}  {operators}"
     if "partition.partitions" in m:
-        rest = f"{count(m.get('partition.npu_partitions'))} on the NPU, {count(m.get('partition.crossings'))} crossings"
+        crossings = plural(round(m.get("partition.crossings", 0.0)), "crossing")
+        rest = f"{count(m.get('partition.npu_partitions'))} on the NPU, {crossings}"
         yield f"{'partitions':<19}{count(m['partition.partitions']):>13}  {rest}"
     if "package.bundle_bytes" in m:
         yield f"{'bundle':<19}{size(m['package.bundle_bytes']):>13}"

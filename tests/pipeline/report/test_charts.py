@@ -1,0 +1,83 @@
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from pipeline.report import charts
+from pipeline.report.headline import Accuracy
+from pipeline.report.results import Epoch, LayerError
+
+EPOCHS = [Epoch(epoch=n, loss=2.0 / (n + 1), ap50=(0.5, 0.925, 0.9)[n], ap=0.3) for n in range(3)]
+FORMS = [
+    Accuracy("float", "torch", 0.91, 0.55),
+    Accuracy("int8", "engine", 0.905, None),
+    Accuracy("none", "", None, None),
+]
+
+
+def rows(*levels, name="layer"):
+    return [
+        LayerError(node=f"{name}{n}", op="Conv", tensor="t", sqnr_db=level, cosine=1, largest=0, scale=0.1)
+        for n, level in enumerate(levels)
+    ]
+
+
+def drawn(text):
+    return [" ".join((each.text or "").split()) for each in ET.fromstring(text).iter("text")]
+
+
+DRAWINGS = {
+    "accuracy": lambda: charts.accuracy(FORMS),
+    "losses": lambda: charts.losses(EPOCHS),
+    "scores": lambda: charts.scores(EPOCHS),
+    "noise": lambda: charts.noise(rows(30, 20, 25, 40)),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_chart_is_repeatable_and_takes_colours_and_fonts_from_the_page(name):
+    text = DRAWINGS[name]()
+    assert text == DRAWINGS[name]()
+    assert re.fullmatch(r"<svg.*</svg>", text, re.DOTALL)
+    assert not re.findall(r"#[0-9a-fA-F]{6}\b|rgb\(", text)
+    assert "var(--first)" in text
+    assert "font-family" not in text
+    assert "DejaVu" not in text
+    assert "<style" not in text
+    assert "http" not in text
+    assert "<metadata" not in text
+    assert not re.findall(r"\b20\d\d-\d\d", text)
+
+
+def test_charts_share_no_identifier():
+    seen = [set(re.findall(r' id="([^"]+)"', draw())) for draw in DRAWINGS.values()]
+    assert len(set().union(*seen)) == sum(map(len, seen))
+
+
+def test_accuracy_names_and_numbers_what_was_measured():
+    words = drawn(charts.accuracy(FORMS))
+    assert {"float", "int8", "91.0", "55.0", "90.5", "AP50", "AP"} <= set(words)
+    assert "none" not in words
+
+
+def test_scores_mark_the_best_epoch():
+    assert "92.5" in drawn(charts.scores(EPOCHS))
+
+
+def test_one_epoch_is_enough():
+    assert "50.0" in drawn(charts.scores(EPOCHS[:1]))
+    assert charts.losses(EPOCHS[:1])
+
+
+def test_noise_names_the_three_worst_worst_first():
+    words = drawn(charts.noise(rows(30, 20, 25, 40, 22)))
+    assert "1 layer1 20.0 dB \N{MIDDLE DOT} 2 layer4 22.0 dB \N{MIDDLE DOT} 3 layer2 25.0 dB" in words
+
+
+@pytest.mark.parametrize("levels", [[5000.0], [float("inf"), float("nan")], [-3.0, 2.0], [30.0] * 500])
+def test_noise_takes_any_number(levels):
+    assert charts.noise(rows(*levels))
+
+
+def test_names_are_not_read_as_formulas():
+    assert any("$x_1$0" in word for word in drawn(charts.noise(rows(30.0, name="$x_1$"))))
