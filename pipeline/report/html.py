@@ -193,15 +193,15 @@ def _state(stage: StageSummary) -> str:
 
 def _kinds(m: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
     """What, how much, how it was found (measured, simulated, computed, estimated), and what that means."""
-    scored = percent(m.get("package.ap50", m.get("quantize.ap50", m.get("train.ap50"))))
+    scored = percent(m.get("package.ap50", m.get("quantize.ap50")))
     cycles = m.get("package.npu_cycles")
     return [
-        ("AP50 and AP", scored, "measured", "On all validation frames, through the very code that ships."),
+        ("AP50 and AP of int8", scored, "measured", "On all validation frames, by the integer engine that ships."),
         (
             "NPU arithmetic",
             f"{count(m.get('package.differing_bytes'))} differing bytes",
             "simulated",
-            "Bit for bit after the target's published integer contract, on this computer; no chip was used.",
+            "Bit for bit after the target's integer contract, on this computer; no chip was used.",
         ),
         (
             "NPU cycles per inference",

@@ -1,4 +1,6 @@
 import base64
+import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -6,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.report import html
+from pipeline.workspace import SCHEMA, Output, Record
 
 pytestmark = pytest.mark.filterwarnings("error")
 SECTIONS = ("accuracy", "training", "graph", "coverage", "noise", "samples", "demo", "stages", "kinds", "origin")
@@ -228,3 +231,20 @@ def test_nothing_measured_is_told(finished, no_charts):
 def test_numbers_that_are_none_are_shown_as_such(finished):
     finished.summary.stages[0].metrics["ap50"] = float("nan")
     assert "in torch, float32 n/a 55.0 % n/a" in Page(html.page(finished.summary)).words("accuracy")
+
+
+def test_provenance_names_versions_and_the_digests_of_what_matters(finished, no_charts):
+    outputs = {
+        "shop.npub": Output("5" * 64, 412345),
+        "checkpoints/a.onnx": Output("6" * 64, 1),
+        "log.txt": Output("7", 1),
+    }
+    record = Record({"libraries": {"onnx": "1.22.0", "numpy": "2.1"}}, outputs, 1.0, {}, ())
+    path = finished.folder / "package" / "stage.json"
+    path.write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(record)}))
+    words = Page(html.page(finished.summary)).words("origin")
+    assert f"package/shop.npub 412.3 kB {'5' * 64}" in words
+    assert words.endswith("numpy 2.1, onnx 1.22.0")
+    assert "checkpoints" not in words
+    path.write_text("{")
+    assert "onnx" not in Page(html.page(finished.summary)).words("origin")
