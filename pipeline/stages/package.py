@@ -12,10 +12,13 @@ from pipeline.compile.deploy import build_deploy
 from pipeline.config import CocoData, RunConfig
 from pipeline.errors import ModelError
 from pipeline.graph.model import load
-from pipeline.stages.common import COVERAGE, MODEL, load_coverage
+from pipeline.stages.common import COVERAGE, FLOAT_MODEL, MODEL, load_coverage
+from pipeline.stages.quantize import infer_onnx
+from pipeline.stages.samples import packaged_detector, save_samples
 from pipeline.targets import library
 from pipeline.tasks import Pixels, Task
 from pipeline.workspace import Context, Result
+from runtime import __version__
 from runtime.adapters.image import letterbox
 from runtime.app import Summary, play
 from runtime.bundle import Bundle, Line, open_bundle
@@ -23,15 +26,15 @@ from runtime.npu.program import loads
 from runtime.npu.timeline import estimate
 from runtime.session import Replay, Session, replay
 
-LIBRARIES = ("edge-npu-pipeline", "numpy", "onnx", "onnxruntime", "torch")
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch")
 """Distributions whose versions a bundle names as its provenance."""
 
 
 def run(context: Context) -> Result:
     """Write the bundle and the deploy folder, replay the golden vectors, measure accuracy, play the clip.
 
-    Writes ``NAME.npub``, ``deploy/`` and, with ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4``
-    and ``demo/summary.json``.
+    Writes ``NAME.npub``, ``deploy/``, ``samples/`` (frames as the float model and the bundle see them) and, with
+    ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4`` and ``demo/summary.json``.
 
     Returns:
         ``ap50`` and ``ap`` of the packaged bundle on the simulated NPU; ``golden_bytes`` compared and
@@ -50,7 +53,11 @@ def run(context: Context) -> Result:
     opened = open_bundle(path)
     replayed = _replay(opened)
     context.progress.message("measuring the bundle on the simulated NPU")
-    scores = task.evaluate(task.detector(Session(opened).infer))
+    session = Session(opened)
+    scores = task.evaluate(task.detector(session.infer))
+    floating = infer_onnx(load(context.inputs["quantize"] / FLOAT_MODEL), task)
+    as_packaged = packaged_detector(task, floating, opened.manifest.decoder)
+    save_samples(context.out / "samples", task, as_packaged, session.detect)
     demo = _demo(opened, context) if config.package.demo else None
     return Result(
         {
@@ -85,7 +92,8 @@ def _write(path: Path, context: Context, task: Task) -> None:
 
 
 def _versions() -> Mapping[str, str]:
-    return {f"version.{name}": importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {f"version.{name}": version for name, version in {"pipeline": __version__, **versions}.items()}
 
 
 def _golden(task: Task, count: int) -> list[Pixels]:
