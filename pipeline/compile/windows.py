@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.graph.view import Node
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]  # as ONNX Runtime computes positions; in float64 ties would fall otherwise
 
 
 def pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
@@ -28,7 +28,7 @@ def pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
 
 
 def _half_pixel(index: Floats, scale: float, source: int, result: int) -> Floats:
-    return (index + 0.5) / scale - 0.5
+    return (index + np.float32(0.5)) / np.float32(scale) - np.float32(0.5)
 
 
 def _pytorch_half_pixel(index: Floats, scale: float, source: int, result: int) -> Floats:
@@ -36,15 +36,17 @@ def _pytorch_half_pixel(index: Floats, scale: float, source: int, result: int) -
 
 
 def _half_pixel_symmetric(index: Floats, scale: float, source: int, result: int) -> Floats:
-    return source / 2 * (1 - result / (scale * source)) + _half_pixel(index, scale, source, result)
+    adjustment = np.float32(result) / (np.float32(scale) * np.float32(source))
+    offset = np.float32(source / 2) * (np.float32(1) - adjustment)
+    return offset + (index + np.float32(0.5)) / np.float32(scale) - np.float32(0.5)
 
 
 def _asymmetric(index: Floats, scale: float, source: int, result: int) -> Floats:
-    return index / scale
+    return index / np.float32(scale)
 
 
 def _align_corners(index: Floats, scale: float, source: int, result: int) -> Floats:
-    return index * ((source - 1) / max(result - 1, 1))
+    return index * np.float32(source - 1) / np.float32(max(result - 1, 1))
 
 
 COORDINATES: Mapping[str, Callable[[Floats, float, int, int], Floats]] = {
@@ -59,8 +61,8 @@ COORDINATES: Mapping[str, Callable[[Floats, float, int, int], Floats]] = {
 ROUNDINGS: Mapping[str, Callable[[Floats], Floats]] = {
     "ceil": np.ceil,
     "floor": np.floor,
-    "round_prefer_ceil": lambda position: np.floor(position + 0.5),
-    "round_prefer_floor": lambda position: np.ceil(position - 0.5),
+    "round_prefer_ceil": lambda position: np.floor(position + np.float32(0.5)),
+    "round_prefer_floor": lambda position: np.ceil(position - np.float32(0.5)),
 }
 """ONNX's nearest modes."""
 
@@ -72,7 +74,7 @@ def nearest_indices(node: Node, axis: int) -> NDArray[np.int32]:
     """
     source, result = node.required(0).dims[axis], node.outputs[0].dims[axis]
     transform = COORDINATES[node.text("coordinate_transformation_mode", "half_pixel")]
-    position = transform(np.arange(result, dtype=np.float64), _scale(node, axis), source, result)
+    position = transform(np.arange(result, dtype=np.float32), _scale(node, axis), source, result)
     rounded = ROUNDINGS[node.text("nearest_mode", "round_prefer_floor")](position)
     return np.clip(rounded, 0, source - 1).astype(np.int32)
 
