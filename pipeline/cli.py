@@ -5,6 +5,7 @@
 
 import shlex
 import subprocess
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -163,6 +164,7 @@ def ui_command(config: ConfigFile, port: Annotated[int, typer.Option(help="Where
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; the only place where errors become exit codes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads slow training tenfold on a shared machine
     words = _spell_out(sys.argv[1:] if arguments is None else arguments)
     try:
         app(words, prog_name="pipeline")
