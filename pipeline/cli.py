@@ -3,9 +3,9 @@
 0 fine, 1 an error that the user can mend, 2 wrong usage, 3 a gate was missed, 130 interrupted.
 """
 
+import os
 import shlex
 import subprocess
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
