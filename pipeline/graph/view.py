@@ -33,7 +33,17 @@ def view(model: onnx.ModelProto) -> Graph:
             quantized in a way that is no property of it: twice, with computed or impossible parameters, differently
             on the two halves of a pair, or only for some of its readers.
     """
-    return _Builder(ir.from_proto(model)).build()
+    try:
+        read = ir.from_proto(model)
+    except ir.serde.SerdeError as error:
+        cause = " ".join(str(_root(error)).split())
+        raise ModelError(f"holds what cannot be read: {cause}", where=model.graph.name or "model") from error
+    return _Builder(read).build()
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause of ``error``."""
+    return error if error.__cause__ is None else _root(error.__cause__)
 
 
 class _Builder:

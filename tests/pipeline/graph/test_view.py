@@ -1,0 +1,235 @@
+"""What the view makes of float and quantized models."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from smallmodels import graph, images, model, pair, quantized, raw
+
+from pipeline.errors import ModelError
+from pipeline.graph.model import name_nodes
+from pipeline.graph.view import view
+
+ONE = "g (float[1,2,3,3] x) => (float[1,2,3,3] y)"
+EYE = np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1)
+
+
+def test_a_float_model_and_its_quantized_form_have_the_same_operators():
+    floating = model(
+        ONE + "{ a = Conv (x, w, b) \n r = Relu (a) \n y = MaxPool <kernel_shape = [1,1]> (r) }",
+        w=EYE,
+        b=EYE[0, :, 0, 0],
+    )
+    lossy, scales = quantized(floating, images((1, 2, 3, 3)))
+    before, after = view(floating), view(lossy)
+    assert [(n.name, n.op) for n in before.nodes] == [(n.name, n.op) for n in after.nodes]
+    assert before.output_names == after.output_names == ("y",)
+    assert [t.wire for t in after.inputs] == ["x_quantized"]
+    assert [(t.name, t.wire) for t in after.outputs] == [("y_real", "y_quantized")]
+    conv, relu, _ = after.nodes
+    assert conv.outputs[0].quantization is None  # inside the fused operator
+    assert float(relu.outputs[0].quantization.scale) == scales.activations["r"].scale
+    assert conv.inputs[1].constant.dtype == np.int8
+    assert conv.inputs[1].quantization.axis == 0
+    np.testing.assert_allclose(conv.inputs[1].real, EYE, atol=0.005)
+    assert conv.inputs[2].constant.dtype == np.int32
+    assert conv.inputs[0].dtype == "float32"
+    assert conv.inputs[0].shape == (1, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("form", "dtype", "value"),
+    [
+        ("value = float[2] {1.5, -2}", "float32", [1.5, -2]),
+        ("value_float = 2.5", "float32", 2.5),
+        ("value_floats = [0.1, 0.2]", "float32", np.float32([0.1, 0.2])),
+        ("value_int = 3", "int64", 3),
+        ("value_ints = [3, 4]", "int64", [3, 4]),
+    ],
+)
+def test_a_constant_node_is_a_constant_of_its_type(form, dtype, value):
+    kind = "float" if dtype == "float32" else "int64"
+    only = graph(f"g ({kind}[2] x) => ({kind}[2] y) {{ c = Constant <{form}> () \n y = Add (x, c) }}").nodes[0]
+    assert only.op == "Add"
+    assert only.inputs[1].constant.dtype == only.inputs[1].dtype == dtype
+    np.testing.assert_array_equal(only.inputs[1].real, value)
+
+
+def test_an_omitted_input_is_none_and_an_omitted_output_is_not_there():
+    text = "g (float[1,4] x) => (float[1,4] y) { y, = Dropout (x) }".replace("y, =", "y =")
+    built = model(text)
+    built.graph.node[0].output.append("")
+    assert [t.name for t in view(built).nodes[0].outputs] == ["y"]
+    clip = graph("g (float[1,4] x, float h) => (float[1,4] y) { y = Clip (x, , h) }").nodes[0]
+    assert clip.input(1) is None
+    assert clip.input(7) is None
+    assert [t.name for t in clip.activations] == ["x", "h"]
+    with pytest.raises(ModelError, match="Clip: Clip has no input 1"):
+        clip.required(1)
+
+
+def test_operators_that_reach_no_output_are_left_out():
+    seen = graph("g (float[1,4] x) => (float[1,4] y) { d = Erf (x) \n y = Relu (x) \n e = Exp (d) }")
+    assert [n.op for n in seen.nodes] == ["Relu"]
+
+
+def test_producers_and_consumers():
+    seen = graph(ONE + "{ a = Relu (x) \n b = Add (a, a) \n y = Add (b, a) }")
+    relu, double, last = seen.nodes
+    assert seen.producer("x") is None
+    assert seen.producer("a") is relu
+    assert seen.consumers("a") == (double, last)
+    assert seen.predecessors(last) == (double, relu)
+    assert seen.is_output("y")
+    assert not seen.is_output("b")
+
+
+def test_integers_as_inputs_and_outputs_are_the_quantized_tensors():
+    built = model(
+        "g (int8[1,4] q) => (int8[1,4] r_q) { x = DequantizeLinear (q, s, z) \n r = Relu (x)"
+        " r_q = QuantizeLinear (r, s, z) }", s=np.float32(0.5), z=np.int8(3),
+    )  # fmt: skip
+    seen = view(built)
+    assert [n.op for n in seen.nodes] == ["Relu"]
+    assert [t.wire for t in seen.inputs] == ["q"]
+    assert [t.wire for t in seen.outputs] == ["r_q"]
+    assert seen.inputs[0] == seen.nodes[0].inputs[0]
+
+
+def test_a_weight_quantized_in_the_graph_is_integers():
+    built = model(
+        ONE + "{ v_q = QuantizeLinear <axis = 0> (w, s, z) \n v = DequantizeLinear <axis = 0> (v_q, s, z)"
+        " y = Conv (x, v) }", w=EYE * 3, s=np.float32([0.5, 0.25]), z=np.int8([0, 0]),
+    )  # fmt: skip
+    weight = view(built).nodes[0].inputs[1]
+    assert weight.constant.dtype == np.int8
+    np.testing.assert_array_equal(weight.constant.reshape(2, 2), [[6, 0], [0, 12]])
+    np.testing.assert_array_equal(weight.real, EYE * 3)
+
+
+def test_operators_on_integers_keep_their_quantize_and_dequantize():
+    text = (
+        ONE + "{ q = QuantizeLinear (x, s, z) \n r = MaxPool <kernel_shape = [1,1]> (q)"
+        " y = DequantizeLinear (r, s, z) }"
+    )
+    seen = graph(text, s=np.float32(0.5), z=np.int8(3))
+    assert [n.op for n in seen.nodes] == ["QuantizeLinear", "MaxPool", "DequantizeLinear"]
+    assert [n.op for n in seen.predecessors(seen.nodes[2])] == ["MaxPool"]
+    assert seen.nodes[1].inputs[0].dtype == "int8"
+
+
+def test_quantization_without_a_zero_point_is_that_of_the_type():
+    built = model(
+        ONE + "{ a_q = QuantizeLinear (x, s) \n a = DequantizeLinear (a_q, s) \n y = Relu (a) }", s=np.float32(0.5)
+    )
+    quantization = view(built).nodes[0].inputs[0].quantization
+    assert (quantization.dtype, int(quantization.zero_point), quantization.per_channel) == ("uint8", 0, False)
+
+
+REFUSED = {
+    "twice": (
+        f"{pair('a', 'x', 0.5)} {pair('b', 'x', 0.25)} y = Add (a, b)",
+        r"x: is quantized twice \(quantize each tensor once\)|x: is read both",
+    ),
+    "some readers": (f"{pair('a', 'x', 0.5)} y = Add (a, x)", "x: is read both as it is and quantized"),
+    "other on both halves": (
+        "q = QuantizeLinear (x, s, z) \n a = DequantizeLinear (q, t, z) \n y = Relu (a)",
+        "x: is dequantized otherwise than it was quantized",
+    ),
+    "computed scale": (
+        "m = ReduceMax <keepdims = 0> (x) \n q = QuantizeLinear (x, m, z) \n a = DequantizeLinear (q, m, z)"
+        " y = Relu (a)",
+        "takes its scale or zero point from a computed tensor",
+    ),
+    "zero scale": (f"{pair('a', 'x', 0)} y = Relu (a)", "has a scale of 0.0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_quantization_that_is_no_property_of_a_tensor_is_refused(case):
+    body, message = REFUSED[case]
+    built = raw(ONE + f"{{ {body} }}", s=np.float32(0.5), t=np.float32(0.25), z=np.int8(0))
+    with pytest.raises(ModelError, match=message):
+        view(built)
+
+
+def test_blocks_are_refused():
+    built = raw(
+        "g (float[2,4] x) => (float[2,4] y) { v = DequantizeLinear <axis = 1, block_size = 2> (w, s)"
+        " y = Add (x, v) }",
+        21, w=np.ones((2, 4), np.int8), s=np.ones((2, 2), np.float32),
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="is quantized in blocks"):
+        view(built)
+
+
+def test_nested_graphs_are_refused():
+    inner = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["i"])], "i", [], [helper.make_tensor_value_info("i", 1, [2])]
+    )
+    built = raw("g (float[2] x) => (float[2] y) { y = Relu (x) }", c=np.array(True))
+    del built.graph.node[:]
+    built.graph.node.append(helper.make_node("If", ["c"], ["y"], name="choose", then_branch=inner, else_branch=inner))
+    with pytest.raises(ModelError, match=r"choose: If holds a nested graph \(export without control flow\)"):
+        view(built)
+
+
+def test_operators_out_of_order_are_refused():
+    built = raw("g (float[2] x) => (float[2] y) { a = Relu (x) \n y = Exp (a) }")
+    first, second = built.graph.node[0], built.graph.node[1]
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in (second, first)]
+    del built.graph.node[:]
+    built.graph.node.extend(nodes)
+    with pytest.raises(ModelError, match="reads a before it is computed"):
+        view(built)
+
+
+def test_a_sparse_constant_is_refused():
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.float32([1]), "v"), numpy_helper.from_array(np.int64([0]), "i"), [2]
+    )
+    built = raw("g (float[2] x) => (float[2] y) { y = Add (x, c) }")
+    built.graph.node.insert(0, helper.make_node("Constant", [], ["c"], name="thin", sparse_value=sparse))
+    with pytest.raises(ModelError, match="g: holds what cannot be read: Sparse tensors are not supported"):
+        view(built)
+
+
+def test_a_constant_of_text_is_refused():
+    built = raw("g (float[2] x) => (float[2] y) { y = Relu (x) }")
+    built.graph.node.insert(0, helper.make_node("Constant", [], ["c"], name="words", value_string="a"))
+    built.graph.node.append(helper.make_node("StringNormalizer", ["c"], ["t"]))
+    built.graph.output.append(helper.make_tensor_value_info("t", 8, [1]))
+    with pytest.raises(ModelError, match="words: is a value_string"):
+        view(built)
+
+
+def test_facts_that_are_not_there_are_named():
+    seen = graph("g (float[1,n] x) => (float[1,n] y) { y = Relu (x) }")
+    with pytest.raises(ModelError, match=r"x: has no static shape: \(1, None\)"):
+        _ = seen.inputs[0].dims
+    with pytest.raises(ModelError, match="x: is not a constant"):
+        _ = seen.inputs[0].real
+
+
+def test_names_are_unique_and_kept():
+    built = raw(ONE + "{ a = Relu (x) \n b = Relu (a) \n c = Relu (b) \n y = Relu (c) }")
+    for node, name in zip(built.graph.node, ["r", "r", "r#2", ""], strict=True):
+        node.name = name
+    assert [n.name for n in view(model_of(built)).nodes] == ["r", "r#3", "r#2", "Relu"]
+
+
+def model_of(built):
+    from pipeline.graph.model import check  # noqa: PLC0415
+
+    return check(built, "test")
+
+
+def test_nodes_from_torch_are_named_after_their_modules():
+    built = raw(ONE + "{ a = Conv (x, stem.weight) \n b = Relu (a) \n y = Relu (b) }".replace("stem.weight", "w"))
+    built.graph.node[0].input[1] = "stem.0.weight"
+    built.graph.initializer.append(numpy_helper.from_array(EYE, "stem.0.weight"))
+    scopes = built.graph.node[1].metadata_props.add()
+    scopes.key, scopes.value = "pkg.torch.onnx.name_scopes", "['', 'stem', 'stem.2', 'relu6']"
+    built.graph.node[2].name = "node_relu"
+    name_nodes(built)
+    assert [n.name for n in built.graph.node] == ["stem.0", "stem.2", "node_relu"]

@@ -1,0 +1,216 @@
+"""The stages between training and packaging, on the tiny clip and tiny networks."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+import tinynets
+import yaml
+from safetensors.torch import save_file
+from smallmodels import TARGETS, run_onnx
+
+from pipeline import tasks
+from pipeline.configfile import load
+from pipeline.errors import ModelError
+from pipeline.graph.view import view
+from pipeline.stages import coverage, export, partition, quantize
+from pipeline.stages.common import load_coverage
+from pipeline.workspace import Context
+from runtime.adapters.image import normalize
+
+STAGES = {"quantize": quantize, "export": export, "coverage": coverage, "partition": partition}
+
+
+class Chain(SimpleNamespace):
+    """Runs the stages in order into a folder."""
+
+    def run(self, *names, **changes):
+        for name in names:
+            out = self.folder / name
+            out.mkdir(exist_ok=True)
+            context = Context(
+                changes.get("config", self.config), out, {n: self.folder / n for n in ("train", *STAGES)},
+                profile=TARGETS / f"{changes.get('target', 'coral-edgetpu-usb3')}.yaml",
+                provenance={"config_digest": "abc", "git_commit": "def"},
+            )  # fmt: skip
+            self.results[name] = STAGES[name].run(context)
+        return self.results[names[-1]]
+
+    def files(self):
+        return {
+            p.relative_to(self.folder).as_posix(): p.read_bytes() for p in sorted(self.folder.rglob("*")) if p.is_file()
+        }
+
+
+def chain(folder, settings, factory):
+    settings = {**settings, "train": {**settings["train"], "model": {"factory": f"tinynets:{factory}"}}}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    runs = folder / "runs"
+    (runs / "train").mkdir(parents=True)
+    save_file(getattr(tinynets, factory)(1).state_dict(), runs / "train" / "model.safetensors")
+    return Chain(folder=runs, config=load(path).config, results={})
+
+
+@pytest.fixture
+def tiny(tmp_path, tiny_settings):
+    return chain(tmp_path, tiny_settings, "swish")
+
+
+def test_an_activation_that_the_target_lacks(tiny):
+    tiny.run(*STAGES)
+    check_quantize(tiny)
+    check_export(tiny)
+    check_coverage(tiny)
+    check_partition(tiny)
+
+
+def check_quantize(tiny):
+    metrics = tiny.results["quantize"].metrics
+    assert {"float_ap50", "float_ap", "ap50", "ap", "worst_sqnr_db"} == metrics.keys()
+    assert 15 < metrics["worst_sqnr_db"] < 60
+    assert {p.name for p in (tiny.folder / "quantize").iterdir()} == {"float.onnx", "encodings.json", "errors.json"}
+    rows = json.loads((tiny.folder / "quantize" / "errors.json").read_text())
+    assert min(r["sqnr_db"] for r in rows) == metrics["worst_sqnr_db"]
+    assert "middle.1" in {r["node"] for r in rows}  # the whole network ran on the integer engine, HardSwish too
+
+
+def check_export(tiny):
+    assert tiny.results["export"].metrics["torch_difference"] < 1e-4
+    path = tiny.folder / "export" / "model.onnx"
+    assert tiny.results["export"].metrics["bytes"] == path.stat().st_size
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    said = {p.key: p.value for p in model.metadata_props}
+    assert said["name"] == "tiny"
+    assert said["target"] == "coral-edgetpu-usb3"
+    assert json.loads(said["labels"]) == ["person"]
+    assert json.loads(said["preprocessing"])["width"] == 64
+    assert said["provenance.git_commit"] == "def"
+    floating = onnx.load(tiny.folder / "quantize" / "float.onnx")
+    assert [n.name for n in view(floating).nodes] == [n.name for n in view(model).nodes]
+    task = tasks.load(tiny.config)
+    image = normalize(next(iter(task.calibration())), task.preprocess)
+    exact, coarse = run_onnx(floating, {"image": image}), run_onnx(model, {"image": image})
+    for name in ("scores", "boxes"):
+        assert np.abs(exact[name] - coarse[name]).max() < 0.2 * np.abs(exact[name]).max()
+
+
+def check_coverage(tiny):
+    placed = {p.node: p for p in load_coverage(tiny.folder / "coverage" / "coverage.json")}
+    devices = {name: p.device for name, p in placed.items()}
+    late = {"middle.1", "scores", "boxes.0", "boxes.1"}
+    assert {n for n, d in devices.items() if d == "cpu"} >= late
+    assert placed["middle.1"].op == "HardSwish"
+    assert placed["middle.1"].reasons == ("The NPU must have the operator; it has no HardSwish",)
+    after = ("The target takes one NPU partition; it comes after middle.1, which is a fallback",)
+    assert placed["scores"].reasons == placed["boxes.0"].reasons == placed["boxes.1"].reasons == after
+    cells = 6 * 8
+    macs = {
+        "stem.0": 12 * 16 * 8 * 27,
+        "stem.2": cells * 8 * 9,
+        "middle.0": cells * 64,
+        "scores": cells * 8,
+        "boxes.0": cells * 32,
+    }
+    assert {n: p.macs for n, p in placed.items() if p.macs} == macs
+    metrics = tiny.results["coverage"].metrics
+    assert metrics["macs"] == sum(macs.values())
+    assert metrics["macs_on_npu"] == pytest.approx(1 - cells * 40 / sum(macs.values()))
+    assert metrics["nodes"] == len(placed)
+    assert metrics["nodes_on_npu"] == sum(d == "npu" for d in devices.values())
+    assert tiny.results["coverage"].gates == ()
+
+
+def check_partition(tiny):
+    plan = json.loads((tiny.folder / "partition" / "plan.json").read_text())
+    assert [p["device"] for p in plan["partitions"]] == ["npu", "cpu"]
+    first, second = plan["partitions"]
+    assert {t["name"] for t in second["inputs"]} == {t["name"] for t in first["outputs"]}
+    assert all(t["dtype"] == "int8" for t in first["inputs"] + second["inputs"] + second["outputs"])
+    metrics = tiny.results["partition"].metrics
+    assert metrics == {
+        "partitions": 2, "npu_partitions": 1, "crossings": len(second["inputs"]),
+        "crossing_bytes": 6 * 8 * 8 * len(second["inputs"]),
+    }  # fmt: skip
+    for piece in plan["partitions"]:
+        onnx.checker.check_model(onnx.load(tiny.folder / "partition" / piece["model"]))
+
+
+def test_the_same_files_every_time(tiny):
+    tiny.run(*STAGES)
+    first = tiny.files()
+    tiny.run(*STAGES)
+    again = tiny.files()
+    assert first.keys() == again.keys()
+    assert [name for name in first if first[name] != again[name]] == []
+
+
+def floor(config, value):
+    return config.model_copy(update={"coverage": config.coverage.model_copy(update={"min_macs_on_npu": value})})
+
+
+def test_a_network_that_fits_and_gates(tmp_path, tiny_settings):
+    tiny = chain(tmp_path, tiny_settings, "plain")
+    tiny.run(*STAGES)
+    assert tiny.results["coverage"].metrics["macs_on_npu"] == 1.0
+    assert tiny.results["partition"].metrics["partitions"] == 1
+    assert tiny.results["partition"].metrics["crossings"] == 0
+    strict = floor(tiny.config, 1.0)
+    assert tiny.run("coverage", config=strict).gates == ()
+    (gate,) = tiny.run("coverage", config=strict, target="conv-only").gates
+    assert "first fallback: stem.0 (Conv): Strides must be at most 3; it has strides [4, 4]" in gate
+
+
+def test_a_missed_floor_is_a_gate_with_the_first_costly_fallback(tiny):
+    strict = floor(tiny.config, 0.99)
+    tiny.run("quantize", "export")
+    (gate,) = tiny.run("coverage", config=strict).gates
+    assert gate == (
+        "coverage.min_macs_on_npu is 99.00%, coral-edgetpu-usb3 takes 96.15% of the MACs (48,000 of 49,920);"
+        " first fallback: scores (Conv): The target takes one NPU partition;"
+        " it comes after middle.1, which is a fallback"
+    )
+
+
+def test_the_configuration_may_allow_more_partitions(tiny):
+    policy = tiny.config.partition.model_copy(update={"max_npu_partitions": 2})
+    tiny.run("quantize", "export")
+    tiny.run("coverage", "partition", config=tiny.config.model_copy(update={"partition": policy}))
+    assert tiny.results["coverage"].metrics["macs_on_npu"] == 1.0
+    assert tiny.results["partition"].metrics["npu_partitions"] == 2
+
+
+def test_damaged_files_of_earlier_stages_are_named(tiny):
+    weights = tiny.folder / "train" / "model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[: len(good) // 2])
+    with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read"):
+        tiny.run("quantize")
+    weights.write_bytes(good)
+    tiny.run("quantize", "export", "coverage")
+    for name, content, stage in (
+        ("quantize/encodings.json", "{", "export"), ("quantize/float.onnx", "", "export"),
+        ("export/model.onnx", "x", "coverage"), ("coverage/coverage.json", "[]", "partition"),
+    ):  # fmt: skip
+        path = tiny.folder / name
+        kept = path.read_bytes()
+        path.write_text(content)
+        with pytest.raises(ModelError) as error:
+            tiny.run(stage)
+        assert str(path) in str(error.value)
+        path.write_bytes(kept)
+
+
+def test_a_placement_of_another_model_is_refused(tiny):
+    tiny.run("quantize", "export", "coverage")
+    path = tiny.folder / "coverage" / "coverage.json"
+    document = json.loads(path.read_text())
+    document["nodes"][0]["name"] = "elsewhere"
+    path.write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="the placement is of another model"):
+        tiny.run("partition")
+    assert replace(load_coverage(path)[0], node="x").node == "x"
