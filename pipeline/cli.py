@@ -19,6 +19,10 @@ from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
 from pipeline.workspace import Progress
 
+THREADS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+"""Unless the user sets them, before torch and numpy are imported: threads that wait for each other spinning make
+training and resizing about ten times slower where other work shares the processors."""
+
 NAMES = tuple(stage.name for stage in STAGES)
 EVERY = "all"
 
@@ -164,7 +168,8 @@ def ui_command(config: ConfigFile, port: Annotated[int, typer.Option(help="Where
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; the only place where errors become exit codes."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads slow training tenfold on a shared machine
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
     words = _spell_out(sys.argv[1:] if arguments is None else arguments)
     try:
         app(words, prog_name="pipeline")
