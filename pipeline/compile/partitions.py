@@ -11,7 +11,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node, Tensor
 from pipeline.targets.placement import NPU, Placed
 from pipeline.targets.profile import Target
-from runtime.npu.program import dumps
+from runtime.npu.encoding import dumps
 from runtime.tensors import TensorSpec
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.graph.view import Graph, Tensor
 from pipeline.quantize.calibrate import Tap
 from runtime.npu.device import Device
-from runtime.npu.program import loads
+from runtime.npu.encoding import loads
 from runtime.tensors import Tensors
 
 LIMIT_DB = 200.0

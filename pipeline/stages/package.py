@@ -22,7 +22,7 @@ from runtime import __version__
 from runtime.adapters.image import letterbox
 from runtime.app import Summary, play
 from runtime.bundle import Bundle, Line, open_bundle
-from runtime.npu.program import loads
+from runtime.npu.encoding import loads
 from runtime.npu.timeline import estimate
 from runtime.session import Replay, Session, replay
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from runtime.bundle import Bundle, PartitionEntry
 from runtime.errors import BundleError, ProgramError
 from runtime.npu.device import Device
-from runtime.npu.program import Program, loads
+from runtime.npu.encoding import loads
+from runtime.npu.program import Program
 
 
 @dataclass(frozen=True)

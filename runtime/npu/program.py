@@ -1,4 +1,4 @@
-"""A program: a compiled NPU partition, and its binary file format in both directions.
+"""A program: a compiled NPU partition. Its file format is in ``runtime.npu.encoding``.
 
 Every number that the arithmetic needs is folded into the instructions by the compiler, so that the device never
 sees a floating-point scale. Opcodes, their attributes and constants (NCHW, N = 1, all activations int8):
@@ -26,34 +26,17 @@ opcode                  attributes; constants
 [2**30, 2**31 - 1], and e in [-31, 30] (``add`` and ``sub``: [-31, 0]). Zero points are those of the tensors.
 ``max_pool``, ``average_pool``, ``resize_nearest``, ``concat``, ``reshape`` and ``transpose`` need equal scales and
 zero points on both sides. ``runtime.npu.verify`` holds the full rules.
-
-File format, version 1, little-endian: magic ``NPUP``, version (uint32), header length (uint32), header (canonical
-JSON, ASCII: sorted keys, no spaces), zero padding to a multiple of 16, then every constant, each padded with zeros to a
-multiple of 16. A constant's offset in the header counts from the end of the header's padding. One program has exactly
-one encoding, so equal programs are equal bytes.
 """
 
-import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import ProgramError
-from runtime.npu.verify import MAX_ELEMENTS, require, verify
 from runtime.tensors import TensorSpec
 
 Attribute = int | tuple[int, ...]
-
-MAGIC = b"NPUP"
-VERSION = 1
-MAX_HEADER_BYTES = 1 << 24
-_PREFIX = struct.Struct("<4sII")
-_ALIGNMENT = 16
-_DTYPES: Mapping[str, np.dtype[Any]] = {"int8": np.dtype("<i1"), "int32": np.dtype("<i4")}
 
 
 @dataclass(frozen=True)
@@ -99,193 +82,3 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     instructions: tuple[Instruction, ...]
-
-
-def dumps(program: Program) -> bytes:
-    """The program's one encoding.
-
-    Raises:
-        ProgramError: the program breaks a rule of ``runtime.npu.verify``; the message names the instruction.
-    """
-    verify(program)
-    return _encode(program)
-
-
-def loads(data: bytes) -> Program:
-    """Read and verify a program.
-
-    Raises:
-        ProgramError: not a program, damaged, written by a newer version, or breaking a rule of
-            ``runtime.npu.verify``; the message names the instruction and the reason.
-    """
-    header, blob = _split(data)
-    program = _decode(header, blob)
-    verify(program)
-    require(_encode(program) == data, "the file is not in canonical form", fix="compile the program again")
-    return program
-
-
-def _encode(program: Program) -> bytes:
-    blob = bytearray()
-    instructions = []
-    for instruction in program.instructions:
-        constants = {}
-        for name in sorted(instruction.constants):
-            array = instruction.constants[name]
-            dtype = _DTYPES[array.dtype.name]
-            constants[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(blob)}
-            blob += _padded(array.astype(dtype, order="C").tobytes())
-        instructions.append(
-            {
-                "opcode": instruction.opcode,
-                "name": instruction.name,
-                "inputs": list(instruction.inputs),
-                "output": instruction.output,
-                "attributes": dict(instruction.attributes),
-                "constants": constants,
-            }
-        )
-    header = {
-        "target": program.target,
-        "contract": program.contract,
-        "device": {name: float(value) for name, value in program.device.items()},
-        "tensors": [
-            {
-                "name": t.name,
-                "shape": list(t.shape),
-                "dtype": t.dtype,
-                "scale": _real(t.scale),
-                "zero_point": t.zero_point,
-            }
-            for t in program.tensors
-        ],
-        "inputs": list(program.inputs),
-        "outputs": list(program.outputs),
-        "instructions": instructions,
-    }
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-    prefix = _PREFIX.pack(MAGIC, VERSION, len(text))
-    return _padded(prefix + text) + bytes(blob)
-
-
-def _real(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % _ALIGNMENT)
-
-
-def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Check the prefix and parse the header; give the header and the constants' bytes."""
-    require(len(data) >= _PREFIX.size and data[:4] == MAGIC, "this is not an NPU program (wrong magic)")
-    _, version, length = _PREFIX.unpack_from(data)
-    require(
-        version <= VERSION,
-        f"the program has format version {version}, newer than {VERSION}",
-        fix="update the runtime",
-    )
-    require(version == VERSION, f"the program has the unknown format version {version}")
-    require(length <= MAX_HEADER_BYTES, f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}")
-    end = _PREFIX.size + length
-    require(len(data) >= end, f"the file ends inside the header ({len(data)} of {end} bytes)")
-    try:
-        header = json.loads(data[_PREFIX.size : end].decode("ascii"))
-    except (ValueError, RecursionError) as error:
-        raise ProgramError(f"the header cannot be read: {type(error).__name__}") from error
-    require(isinstance(header, dict), "the header is not an object")
-    return header, memoryview(data)[end + -end % _ALIGNMENT :]
-
-
-def _decode(header: dict[str, Any], blob: memoryview) -> Program:
-    fields = _fields(
-        header,
-        "header",
-        {
-            "target": str,
-            "contract": str,
-            "device": dict,
-            "tensors": list,
-            "inputs": list,
-            "outputs": list,
-            "instructions": list,
-        },
-    )
-    return Program(
-        target=fields["target"],
-        contract=fields["contract"],
-        device={str(name): _number(value, f"device.{name}") for name, value in fields["device"].items()},
-        tensors=tuple(_decode_tensor(entry, f"tensor {i}") for i, entry in enumerate(fields["tensors"])),
-        inputs=_strings(fields["inputs"], "inputs"),
-        outputs=_strings(fields["outputs"], "outputs"),
-        instructions=tuple(
-            _decode_instruction(entry, f"instruction {i}", blob) for i, entry in enumerate(fields["instructions"])
-        ),
-    )
-
-
-def _decode_tensor(entry: object, where: str) -> TensorSpec:
-    kinds = {"name": str, "shape": list, "dtype": str, "scale": float, "zero_point": int}
-    fields = _fields(entry, where, kinds)
-    shape = _integers(fields["shape"], where)
-    return TensorSpec(fields["name"], shape, fields["dtype"], fields["scale"], fields["zero_point"])
-
-
-def _decode_instruction(entry: object, where: str, blob: memoryview) -> Instruction:
-    kinds = {"opcode": str, "name": str, "inputs": list, "output": str, "attributes": dict, "constants": dict}
-    fields = _fields(entry, where, kinds)
-    attributes: dict[str, Attribute] = {}
-    for name, value in fields["attributes"].items():
-        attributes[name] = value if type(value) is int else _integers(value, f"{where}: attribute {name}")
-    constants = {
-        name: _decode_constant(value, f"{where}: constant {name}", blob) for name, value in fields["constants"].items()
-    }
-    inputs = _strings(fields["inputs"], where)
-    return Instruction(fields["opcode"], fields["name"], inputs, fields["output"], attributes, constants)
-
-
-def _decode_constant(entry: object, where: str, blob: memoryview) -> NDArray[np.generic]:
-    fields = _fields(entry, where, {"dtype": str, "shape": list, "offset": int})
-    require(fields["dtype"] in _DTYPES, f"{fields['dtype']!r} is not a constant's type", where)
-    shape, offset, dtype = _integers(fields["shape"], where), fields["offset"], _DTYPES[fields["dtype"]]
-    count = 1
-    for size in shape:
-        require(size > 0, f"shape {shape} has a dimension below 1", where)
-        count *= size
-        require(count <= MAX_ELEMENTS, f"shape {shape} has more than {MAX_ELEMENTS} elements", where)
-    inside = offset >= 0 and offset % _ALIGNMENT == 0 and offset + count * dtype.itemsize <= len(blob)
-    require(inside, f"offset {offset} with shape {shape} lies outside the file's {len(blob)} constant bytes", where)
-    values: NDArray[np.generic] = np.frombuffer(blob, dtype, count, offset).reshape(shape)
-    native: NDArray[np.generic] = values.astype(dtype.newbyteorder("="), copy=False)
-    return native
-
-
-def _fields(entry: object, where: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """``entry`` as a dictionary with exactly the keys of ``kinds``, each of its type."""
-    require(isinstance(entry, dict), "is not an object", where)
-    assert isinstance(entry, dict)
-    unknown, missing = sorted(entry.keys() - kinds.keys()), sorted(kinds.keys() - entry.keys())
-    require(not unknown, f"unknown key {unknown[:1]}", where)
-    require(not missing, f"missing key {missing[:1]}", where)
-    for key, kind in kinds.items():
-        require(type(entry[key]) is kind, f"{key} must be of type {kind.__name__}", where)
-    return entry
-
-
-def _strings(values: list[object], where: str) -> tuple[str, ...]:
-    names = tuple(value for value in values if isinstance(value, str))
-    require(len(names) == len(values), "a tensor name is not a string", where)
-    return names
-
-
-def _integers(values: object, where: str) -> tuple[int, ...]:
-    items = values if isinstance(values, list) else [None]
-    integers = tuple(value for value in items if type(value) is int)
-    require(len(integers) == len(items), "expected integers", where)
-    return integers
-
-
-def _number(value: object, where: str) -> float:
-    require(type(value) is float, f"{value!r} is not a number", where)
-    assert isinstance(value, float)
-    return value

@@ -4,23 +4,18 @@ A program that passes cannot make a kernel read outside its arrays or allocate w
 the data, and is checked while running, is that an accumulator fits int32.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu.contracts import SHIFT_MAX, SHIFT_MIN, find_contract
+from runtime.npu.program import Instruction, Program
 from runtime.tensors import TensorSpec
-
-if TYPE_CHECKING:  # program.py imports this module
-    from runtime.npu.program import Instruction, Program
 
 Shape = tuple[int, ...]
 

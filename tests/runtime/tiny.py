@@ -14,7 +14,8 @@ from runtime.adapters.image import Preprocess
 from runtime.bundle import GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
 from runtime.npu.contracts import quantize_multiplier
 from runtime.npu.device import Device
-from runtime.npu.program import Instruction, Program, dumps
+from runtime.npu.encoding import dumps
+from runtime.npu.program import Instruction, Program
 from runtime.session import Session
 from runtime.tensors import TensorSpec
 

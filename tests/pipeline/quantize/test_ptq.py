@@ -19,7 +19,7 @@ from pipeline.quantize.errors import LIMIT_DB, as_rows, layer_errors, worst
 from pipeline.quantize.ptq import FIXED_OUTPUT, quantize
 from pipeline.quantize.qdq import round_weight
 from pipeline.quantize.weights import BIAS_LIMIT
-from runtime.npu.program import dumps
+from runtime.npu.encoding import dumps
 
 RANDOM = np.random.default_rng(11)
 IMAGE = (1, 3, 8, 8)

@@ -14,7 +14,7 @@ from runtime.delegates.npu import NpuDelegate
 from runtime.delegates.protobuf import refuse_external_data
 from runtime.errors import BundleError, ProgramError
 from runtime.manifest import DTYPES
-from runtime.npu.program import dumps
+from runtime.npu.encoding import dumps
 
 
 def swapped(path, name, content):

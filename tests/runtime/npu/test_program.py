@@ -10,7 +10,8 @@ from npu_programs import clamp, feeds, network, program, scaling, single, spec, 
 
 from runtime.errors import ProgramError
 from runtime.npu.device import Device
-from runtime.npu.program import MAX_HEADER_BYTES, VERSION, Instruction, dumps, loads
+from runtime.npu.encoding import MAX_HEADER_BYTES, VERSION, dumps, loads
+from runtime.npu.program import Instruction
 
 X = spec("x", (1, 4, 6, 6))
 CONV = {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1, **clamp()}
