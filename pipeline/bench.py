@@ -3,6 +3,7 @@
 Host times are those of this machine and this run; read the ratios. The NPU is simulated, so none is a device's time.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -59,7 +60,24 @@ def bench(config: RunConfig, folder: Path, progress: Progress) -> tuple[Row, ...
             "there is no bundle to measure", where=folder, fix=f"pipeline run the {config.name} config first"
         )
     opened, task = open_bundle(path), tasks.load(config)
-    return (*_bytes(opened, task, progress), *_speed(opened, task, model), *_startup(path, opened))
+    return (
+        *_accuracy(folder / "report.json"),
+        *_bytes(opened, task, progress),
+        *_speed(opened, task, model),
+        *_startup(path, opened),
+    )
+
+
+def _accuracy(report: Path) -> Iterator[Row]:
+    """What the last run measured, from its report."""
+    try:
+        metrics = json.loads(report.read_bytes())["metrics"]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"is not a report: {error}", where=report, fix="run the pipeline again") from error
+    how = "of the last run, COCO metric on the validation frames"
+    for what, name in (("AP50, float", "train.ap50"), ("AP50, simulated NPU", "package.ap50")):
+        if metrics.get(name) is not None:
+            yield Row(what, f"{metrics[name]:.4f}", how)
 
 
 def _bytes(opened: Bundle, task: Task, progress: Progress) -> Iterator[Row]:
