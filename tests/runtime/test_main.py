@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from runtime import __main__ as command
+from runtime import cli as command
 from runtime.bundle import open_bundle, pack_arrays, write_bundle
 
 
