@@ -132,6 +132,10 @@ REFUSED = {
         r"x: is quantized twice \(quantize each tensor once\)|x: is read both",
     ),
     "some readers": (f"{pair('a', 'x', 0.5)} y = Add (a, x)", "x: is read both as it is and quantized"),
+    "an output of the model": (
+        f"y = Relu (x) {pair('a', 'y', 0.5)} u = Relu (a)",
+        "y: is read both as it is and quantized",
+    ),
     "other on both halves": (
         "q = QuantizeLinear (x, s, z) \n a = DequantizeLinear (q, t, z) \n y = Relu (a)",
         "x: is dequantized otherwise than it was quantized",
@@ -148,7 +152,8 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_quantization_that_is_no_property_of_a_tensor_is_refused(case):
     body, message = REFUSED[case]
-    built = raw(ONE + f"{{ {body} }}", s=np.float32(0.5), t=np.float32(0.25), z=np.int8(0))
+    ends = ONE.replace("y)", "y, float[1,2,3,3] u)") if "u = Relu" in body else ONE
+    built = raw(ends + f"{{ {body} }}", s=np.float32(0.5), t=np.float32(0.25), z=np.int8(0))
     with pytest.raises(ModelError, match=message):
         view(built)
 
