@@ -52,9 +52,9 @@ class _Sums:
 
     def add(self, real: NDArray[np.float32], integer: NDArray[np.float32]) -> None:
         a, b = real.astype(np.float64).ravel(), integer.astype(np.float64).ravel()
-        self.signal += float(a @ a)
-        self.quantized += float(b @ b)
-        self.dot += float(a @ b)
+        self.signal += float((a * a).sum())
+        self.quantized += float((b * b).sum())
+        self.dot += float((a * b).sum())
         self.noise += float(((a - b) ** 2).sum())
         self.largest = max(self.largest, float(np.abs(a - b).max()))
 
