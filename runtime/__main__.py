@@ -2,18 +2,19 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 THREADS = {"OPENBLAS_NUM_THREADS": "1"}
 """Unless the user sets it, before numpy is imported: on small matrices its threads wait for each other, spinning."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     for name, value in THREADS.items():
         os.environ.setdefault(name, value)
     from runtime.cli import main as run  # noqa: PLC0415 (imports numpy)
 
-    return run()
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -183,4 +183,3 @@ def _ticker() -> Callable[[FrameResult], None]:
             print(f"\rframe {result.index + 1}", end="", file=sys.stderr, flush=True)
 
     return tick
-

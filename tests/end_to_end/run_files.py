@@ -7,5 +7,7 @@ TELL_THE_TIME = {"stage.json", "report.json", "report.html", ".digests.json", ".
 
 def contents(folder):
     """SHA-256 of every file of a run, by its path in it."""
-    files = [p for p in folder.rglob("*") if p.is_file() and p.name not in TELL_THE_TIME and "checkpoints" not in p.parts]
+    files = [
+        p for p in folder.rglob("*") if p.is_file() and p.name not in TELL_THE_TIME and "checkpoints" not in p.parts
+    ]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,0 +1,71 @@
+"""The README is true: its map is whole, its commands are understood, and its links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+
+
+def first_words(word):
+    return [shlex.split(command)[1:] for command in COMMANDS if command.split()[0] == word]
+
+
+def process(words):
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_command_is_one_of_ours():
+    assert {command.split()[0] for command in COMMANDS} == {"make", "pipeline", "npu-run"}
+
+
+def test_the_two_commands_are_make_run_and_make_test():
+    assert [command for command in COMMANDS if command.startswith("make")][:2] == ["make run", "make test"]
+
+
+@pytest.mark.parametrize("words", first_words("make"), ids=" ".join)
+def test_make_knows(words):
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", first_words("pipeline"), ids=" ".join)
+def test_pipeline_understands(words, tmp_path):
+    dry = ["--dry-run", "--runs", tmp_path] if words[0] == "run" else []
+    done = process(["-m", "pipeline", *words, *dry])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", first_words("npu-run"), ids=" ".join)
+def test_npu_run_understands(words):
+    words = [word.replace("runs/cctv/package/cctv.npub", "no/such.npub") for word in words]
+    done = process(["-m", "runtime", *words])
+    assert done.returncode == 1, done.stderr  # 2 would be wrong usage
+    assert "no/such.npub: cannot be read" in done.stderr
+
+
+def test_everything_on_the_map_exists():
+    table = TEXT.split("## Map")[1].split("## ")[0]
+    named = re.findall(r"`([a-z_./]+[/.][a-z_./]*)`", table)
+    paths = [name for name in named if "/" in name]
+    assert len(paths) > 15
+    assert [name for name in paths if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("package", ["pipeline", "runtime"])
+def test_every_room_is_on_the_map(package):
+    rooms = sorted(path.parent.name for path in (ROOT / package).glob("*/__init__.py"))
+    assert [room for room in rooms if f"`{package}/{room}/`" not in TEXT] == []
+
+
+def test_every_link_and_picture_exists():
+    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
