@@ -13,8 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from runtime.app import Summary, play
-from runtime.bundle import Bundle, open_bundle
+from runtime.bundle import Bundle, PartitionEntry, open_bundle
 from runtime.errors import UserError
+from runtime.npu.encoding import loads
+from runtime.npu.program import Program
+from runtime.npu.timeline import PROVENANCE, estimate
 from runtime.outputs import FrameResult
 from runtime.session import DELEGATES, replay
 
@@ -144,11 +147,32 @@ def _facts(bundle: Bundle) -> dict[str, object]:
         "preprocess": dataclasses.asdict(manifest.preprocess),
         "decoder": dataclasses.asdict(manifest.decoder),
         "lines": [dataclasses.asdict(line) for line in manifest.lines],
-        "partitions": [dataclasses.asdict(partition) for partition in manifest.partitions],
+        "partitions": [_partition_facts(bundle, partition) for partition in manifest.partitions],
         "golden": None if manifest.golden is None else manifest.golden.count,
         "provenance": dict(manifest.provenance),
         "files": {name: dataclasses.asdict(entry) for name, entry in manifest.files.items()},
     }
+
+
+def _partition_facts(bundle: Bundle, partition: PartitionEntry) -> dict[str, object]:
+    if partition.program is None:
+        return {**dataclasses.asdict(partition), "timeline": None}
+    program = loads(bundle.read(partition.program))
+    facts = {"provenance": PROVENANCE, "unknown": _unknown(program), **dataclasses.asdict(estimate(program))}
+    return {**dataclasses.asdict(partition), "timeline": facts}
+
+
+def _unknown(program: Program) -> list[str]:
+    """The figures of the target that are not public, so count for nothing in an estimate."""
+    return [name for name, value in program.device.items() if value == 0]
+
+
+def _estimate_line(bundle: Bundle, file: str) -> str:
+    program = loads(bundle.read(file))
+    timeline, unknown = estimate(program), _unknown(program)
+    amounts = f"{timeline.macs} MACs, {timeline.cycles} cycles, {timeline.bytes} bytes moved"
+    without = f", without {', '.join(unknown)}, which is not public" if unknown else ""
+    return f"{amounts}, {timeline.ms:.2f} ms per inference ({PROVENANCE}{without})"
 
 
 def _info_lines(bundle: Bundle) -> list[str]:
@@ -167,6 +191,8 @@ def _info_lines(bundle: Bundle) -> list[str]:
         file = part.program or part.model
         size = manifest.files[file].size
         rows.append((f"part {index}", f"{part.device}: {len(part.nodes)} nodes, {file}, {size} bytes"))
+        if part.program is not None:
+            rows.append(("", _estimate_line(bundle, part.program)))
     rows += [(key, value) for key, value in manifest.provenance.items()]
     width = max(len(key) for key, _ in rows)
     return [f"{key:<{width}}  {value}" for key, value in rows]

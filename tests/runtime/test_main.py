@@ -67,6 +67,8 @@ def test_info(capsys, tiny_bundle):
         "24x16 RGB",
         "2 vectors",
         "npu: 5 nodes",
+        " MACs, ",
+        " ms per inference (estimate, a priori",
         "config_digest",
     ):
         assert text in out
@@ -80,6 +82,10 @@ def test_info_json(capsys, split_bundle):
     assert facts["bytes"] == split_bundle.stat().st_size
     assert [part["device"] for part in facts["partitions"]] == ["npu", "cpu"]
     assert facts["files"]["models/0.onnx"]["size"] > 0
+    on_npu, on_cpu = (part["timeline"] for part in facts["partitions"])
+    assert on_cpu is None
+    assert on_npu["provenance"] == "estimate, a priori"
+    assert all(row["output_bytes"] > 0 for row in on_npu["rows"])
 
 
 def test_selftest_passes(capsys, tiny_bundle):
