@@ -55,8 +55,8 @@ def bundle(
         model: quantized, with shapes.
         placed: where its operators run.
         target: the NPU.
-        golden: images of the network's size, uint8 [H, W, 3]; what the simulated NPU makes of them goes into the
-            bundle as its golden vectors.
+        golden: images of the network's size, uint8 [H, W, 3]; what the plain kernels make of them goes into the
+            bundle as its golden vectors, for the simulated NPU to meet.
 
     Raises:
         ModelError: an operator cannot be compiled.
@@ -120,9 +120,9 @@ def _manifest(
 def _golden(
     path: Path, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
-    """Inputs and outputs of ``images``, by tensor, stacked, as the simulated NPU computes them."""
+    """Inputs and outputs of ``images``, by tensor, stacked; the plain kernels, the specification, compute them."""
     opened = open_bundle(path)
-    session, manifest = Session(opened), opened.manifest
+    session, manifest = Session(opened, "plain"), opened.manifest
     spec = manifest.tensor(manifest.inputs[0])
     pre = manifest.preprocess
     inputs = [normalize(i, pre) if spec.scale is None else quantize(i, pre, spec) for i in images]

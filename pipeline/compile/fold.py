@@ -9,21 +9,21 @@ from pipeline.errors import ModelError
 from pipeline.graph.fusion import clip_range
 from pipeline.graph.view import Node, Quantization, Tensor
 from runtime.errors import ProgramError
-from runtime.npu.contracts import quantize_multiplier
+from runtime.npu.contracts import Contract
 from runtime.npu.program import Attribute
 from runtime.tensors import TensorSpec
 
 Constants = Mapping[str, NDArray[np.generic]]
 
 
-def fold(node: Node, factors: Sequence[float]) -> Constants:
-    """``multiplier`` and ``shift`` of each real factor; raises ``ModelError`` for one that has no such form."""
+def fold(node: Node, factors: Sequence[float], contract: Contract) -> Constants:
+    """``multiplier`` and ``shift`` of each real factor under ``contract``; raises ``ModelError`` where there are none."""
     pairs = []
     for factor in factors:
         if not np.isfinite(factor) or factor <= 0:
             raise ModelError(f"has the requantization factor {factor}", where=node.name, fix="check the scales")
         try:
-            pairs.append(quantize_multiplier(factor))
+            pairs.append(contract.quantize_multiplier(factor))
         except ProgramError as error:
             raise ModelError(error.what, where=node.name, fix="check the scales") from error
     return {
@@ -48,26 +48,30 @@ def scale(tensor: Tensor) -> float:
 
 
 def add_parameters(
-    node: Node, first: Tensor, second: Tensor, output: Tensor
+    node: Node, first: Tensor, second: Tensor, output: Tensor, contract: Contract
 ) -> tuple[Mapping[str, Attribute], Constants]:
-    """Attributes and constants of ADD and SUB with the 20-bit left shift of TFLite's kernel (numerics, section 6.3).
+    """Attributes and constants of ADD and SUB with the contract's left shift (20 bits in TFLite's int8 kernel).
 
     Raises:
         ModelError: the output's scale is so much finer than the inputs' that the last factor reaches 1.
     """
     widest = 2 * max(scale(first), scale(second))
-    factors = (scale(first) / widest, scale(second) / widest, widest / (2**20 * scale(output)))
+    factors = (scale(first) / widest, scale(second) / widest, widest / (2**contract.add_shift * scale(output)))
     if factors[2] >= 1:
         raise ModelError(
             f"adds scales {scale(first):g} and {scale(second):g} into {scale(output):g}, which is too fine",
             where=node.name,
             fix="its result is almost constant: check the model",
         )
-    return {"left_shift": 20}, fold(node, factors)
+    return {"left_shift": contract.add_shift}, fold(node, factors, contract)
 
 
 def conv_parameters(
-    node: Node, weight: NDArray[np.generic] | None, output: Tensor, quantization: Quantization | None
+    node: Node,
+    weight: NDArray[np.generic] | None,
+    output: Tensor,
+    quantization: Quantization | None,
+    contract: Contract,
 ) -> Constants:
     """Weight, bias, multiplier and shift of a convolution or fully connected layer.
 
@@ -76,8 +80,11 @@ def conv_parameters(
         weight: int8, output channels first.
         output: the tensor it writes.
         quantization: of the weight: symmetric, per tensor or per channel.
+        contract: the target's.
 
-    The factor of channel c is ``f64(s_x) * f64(s_w[c]) / f64(s_y)`` (TFLite, numerics section 3.1).
+    The factor of channel c is ``f64(s_x) * f64(s_w[c]) / f64(s_y)``: TFLite's for convolutions, and what TFLite
+    Micro's fully connected kernel computes, also per tensor (the float32 product of older sources moves outputs
+    against its interpreter, see the tests of the runtime).
 
     Raises:
         ModelError: the weight is not symmetric int8, or the bias does not stand on ``s_x * s_w``.
@@ -90,7 +97,7 @@ def conv_parameters(
     return {
         "weight": weight,
         "bias": _bias(node, channels, products),
-        **fold(node, [float(f) for f in products / scale(output)]),
+        **fold(node, [float(f) for f in products / scale(output)], contract),
     }
 
 

@@ -10,6 +10,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.fusion import fused_activation
 from pipeline.graph.view import Graph, Node, Tensor
 from pipeline.targets.profile import Target
+from runtime.npu.contracts import Contract, find_contract
 from runtime.npu.program import Instruction, Program
 from runtime.tensors import TensorSpec
 
@@ -19,8 +20,9 @@ UNSCALED = frozenset({"max_pool", "average_pool", "resize_nearest", "reshape", "
 
 @dataclass
 class _Assembly:
-    """Instructions and tensors collected so far."""
+    """Instructions and tensors collected so far, for one contract."""
 
+    contract: Contract
     instructions: list[Instruction] = field(default_factory=list)
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
 
@@ -54,7 +56,9 @@ class _Assembly:
         """TFLite's QUANTIZE from int8 to int8 (numerics, section 6.6)."""
         factor = (self.tensors[source].scale or 0.0) / (self.tensors[result].scale or 1.0)
         bounds = {"act_min": -128, "act_max": 127}
-        self.instructions.append(Instruction("requantize", node.name, (source,), result, bounds, fold(node, (factor,))))
+        self.instructions.append(
+            Instruction("requantize", node.name, (source,), result, bounds, fold(node, (factor,), self.contract))
+        )
 
     def _equal(self, first: str, second: str) -> bool:
         a, b = self.tensors[first], self.tensors[second]
@@ -79,7 +83,8 @@ def lower(
     Raises:
         ModelError: an operator or a tensor has no form in the program; placement should have prevented it.
     """
-    assembly = _Assembly()
+    contract = find_contract(target.contract)
+    assembly = _Assembly(contract)
     for tensor in inputs:
         assembly.tensors[tensor.wire] = spec(tensor)
     followers = {f.name for f in (fused_activation(graph, n) for n in nodes) if f is not None}
@@ -93,7 +98,7 @@ def lower(
         output = node.outputs[0] if clamp is None else clamp.outputs[0]
         bounds = (-128, 127) if clamp is None else clamp_bounds(clamp, output)
         assembly.tensors[output.wire] = spec(output)
-        assembly.add(node, LOWERINGS[node.op](Lowering(node, output, bounds)))
+        assembly.add(node, LOWERINGS[node.op](Lowering(node, output, contract, bounds)))
     return Program(
         target=target.name,
         contract=target.contract,

@@ -10,6 +10,7 @@ from pipeline.compile.fold import add_parameters, clamp_bounds, conv_parameters,
 from pipeline.compile.windows import nearest_indices, pads
 from pipeline.errors import ModelError
 from pipeline.graph.view import Node, Tensor
+from runtime.npu.contracts import Contract
 from runtime.npu.program import Attribute, Instruction
 
 
@@ -20,11 +21,13 @@ class Lowering:
     Attributes:
         node: the operator.
         output: the tensor it writes: that of its fused clamp when it has one.
+        contract: the integer arithmetic to fold for.
         bounds: ``act_min`` and ``act_max`` of that clamp, or the whole int8 range.
     """
 
     node: Node
     output: Tensor
+    contract: Contract
     bounds: tuple[int, int] = (-128, 127)
 
     def instruction(
@@ -51,7 +54,7 @@ def _conv(op: Lowering) -> Instruction:
         "group": op.node.int("group", 1),
     }
     return op.instruction(
-        "conv2d", attributes, conv_parameters(op.node, weight.constant, op.output, weight.quantization)
+        "conv2d", attributes, conv_parameters(op.node, weight.constant, op.output, weight.quantization, op.contract)
     )
 
 
@@ -62,24 +65,28 @@ def _gemm(op: Lowering) -> Instruction:
         raise ModelError("has a computed weight", where=op.node.name)
     transposed = op.node.op == "Gemm" and op.node.int("transB", 0) == 1
     matrix = values if transposed else np.ascontiguousarray(values.T)
-    return op.instruction("fully_connected", {}, conv_parameters(op.node, matrix, op.output, weight.quantization))
+    return op.instruction(
+        "fully_connected", {}, conv_parameters(op.node, matrix, op.output, weight.quantization, op.contract)
+    )
 
 
 def _add(op: Lowering) -> Instruction:
     first, second = op.node.activations
-    return op.instruction(op.node.op.lower(), *add_parameters(op.node, first, second, op.output))
+    return op.instruction(op.node.op.lower(), *add_parameters(op.node, first, second, op.output, op.contract))
 
 
 def _mul(op: Lowering) -> Instruction:
     first, second = op.node.activations
-    return op.instruction("mul", {}, fold(op.node, (scale(first) * scale(second) / scale(op.output),)))
+    return op.instruction("mul", {}, fold(op.node, (scale(first) * scale(second) / scale(op.output),), op.contract))
 
 
 def _clamp(op: Lowering) -> Instruction:
     """A Relu or Clip on its own; the factor is float32, as TFLite's RELU has it (numerics section 3.1)."""
     factor = float(np.float32(scale(op.node.required(0))) / np.float32(scale(op.output)))
     low, high = clamp_bounds(op.node, op.output)
-    return op.instruction("requantize", {"act_min": low, "act_max": high}, fold(op.node, (factor,)), clamp=False)
+    return op.instruction(
+        "requantize", {"act_min": low, "act_max": high}, fold(op.node, (factor,), op.contract), clamp=False
+    )
 
 
 def _max_pool(op: Lowering) -> Instruction:
@@ -103,7 +110,9 @@ def _mean(op: Lowering) -> Instruction:
         given = op.node.input(1)
         axes = op.node.ints("axes", ()) if given is None else tuple(int(a) for a in np.ravel(given.real))
         axes = tuple(sorted({a % rank for a in axes})) or tuple(range(rank))
-    return op.instruction("mean", {"axes": axes}, fold(op.node, (scale(source) / scale(op.output),)), clamp=False)
+    return op.instruction(
+        "mean", {"axes": axes}, fold(op.node, (scale(source) / scale(op.output),), op.contract), clamp=False
+    )
 
 
 def _lookup(op: Lowering) -> Instruction:

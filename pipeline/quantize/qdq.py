@@ -5,6 +5,7 @@ A tensor ``t`` becomes ``t`` -> QuantizeLinear -> ``t_quantized`` -> DequantizeL
 """
 
 from collections.abc import Mapping
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -49,8 +50,9 @@ class _Writer:
         self.written: set[str] = set()
         self.outputs = {o.name for o in model.graph.output}
         self.views: Mapping[str, Node] = {n.name: n for n in view(self.result).nodes}
-        known = {v for n in model.graph.node for v in n.output} | {i.name for i in model.graph.input}
-        unknown = sorted(set(encodings.activations) - known)
+        activations = {v for n in model.graph.node for v in n.output} | {i.name for i in model.graph.input}
+        self.taken = activations | set(self.constants)
+        unknown = sorted(set(encodings.activations) - activations)
         if unknown:
             raise ModelError(f"the encodings name tensors that the model does not have: {', '.join(unknown[:3])}")
 
@@ -79,7 +81,7 @@ class _Writer:
         outputs = list(node.output)
         for index, name in enumerate(outputs):
             if name in self.outputs and name in self.encodings.activations:
-                copy.output[index] = f"{name}_real"
+                copy.output[index] = self._free(f"{name}_real")
         self.nodes.append(copy)
         for name in outputs:
             self._pair(name)
@@ -89,10 +91,10 @@ class _Writer:
         if encoding is None:
             return
         is_output = name in self.outputs
-        source = f"{name}_real" if is_output else name
-        result = name if is_output else f"{name}_dequantized"
+        source = self._free(f"{name}_real") if is_output else name
+        result = name if is_output else self._free(f"{name}_dequantized")
         parameters = self._activation_parameters(name, encoding)
-        quantized = f"{name}_quantized"
+        quantized = self._free(f"{name}_quantized")
         self._add("QuantizeLinear", [source, *parameters], quantized)
         self._add("DequantizeLinear", [quantized, *parameters], result)
         self.renamed[name] = result
@@ -120,7 +122,7 @@ class _Writer:
     def _dequantized(
         self, name: str, integers: NDArray[np.generic], scales: NDArray[np.float32], axis: int | None
     ) -> str:
-        result = f"{name}_dequantized"
+        result = self._free(f"{name}_dequantized")
         if result not in self.written:
             self.written.add(result)
             scale = scales.reshape(()) if axis is None else scales
@@ -132,7 +134,12 @@ class _Writer:
             self._add("DequantizeLinear", inputs, result, axis)
         return result
 
+    def _free(self, name: str) -> str:
+        """``name``, with a number behind it when the user's model has a value of that name."""
+        return next(n for n in chain([name], (f"{name}#{i}" for i in count(2))) if n not in self.taken)
+
     def _constant(self, name: str, value: NDArray[np.generic] | np.generic) -> str:
+        name = self._free(name)
         self.constants[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 

@@ -91,23 +91,24 @@ class Contract:
 
     Attributes:
         name: what a program and a target profile call it.
-        summary: one sentence for reports.
+        add_shift: bits by which ADD and SUB shift their inputs left before they rescale them.
         quantize_multiplier: real factor (float64) -> (multiplier, shift).
         multiply: (accumulator, multiplier, shift) -> scaled integer, without zero point and clamp; it must be
             monotone in the accumulator (the fast path relies on it).
     """
 
     name: str
-    summary: str
+    add_shift: int
     quantize_multiplier: Callable[[float], tuple[int, int]]
     multiply: Callable[[ArrayLike, ArrayLike, ArrayLike], Integers]
 
 
+# tflite-r1: TensorFlow Lite's reference kernels: double rounding, half away from zero.
 CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
         "tflite-r1": Contract(
             "tflite-r1",
-            "TensorFlow Lite reference: double rounding, half away from zero",
+            20,
             quantize_multiplier,
             multiply_double_rounding,
         )
