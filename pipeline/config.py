@@ -1,18 +1,20 @@
 """What a use case may say: one frozen pydantic model per section, unknown keys refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Range = Annotated[tuple[int, int], Field(description="first and one past the last, as in Python's range")]
 Point = tuple[float, float]
+Side = Annotated[int, Field(ge=8, le=8192)]
+Deviation = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
     """Base of every section: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class VideoData(Section):
@@ -38,9 +40,9 @@ class CocoData(Section):
 class PreprocessConfig(Section):
     """How a frame becomes the network's input."""
 
-    size: tuple[int, int] = Field((384, 288), description="width and height of the network's input in pixels")
+    size: tuple[Side, Side] = Field((384, 288), description="width and height of the network's input in pixels")
     mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="subtracted after scaling to 0..1")
-    std: tuple[float, float, float] = Field((1.0, 1.0, 1.0), description="divided by after that")
+    std: tuple[Deviation, Deviation, Deviation] = Field((1.0, 1.0, 1.0), description="divided by after that")
 
 
 class ModelConfig(Section):
@@ -74,7 +76,9 @@ class TrainConfig(Section):
     weight_decay: float = Field(1e-4, ge=0)
     seed: int = Field(0, ge=0, lt=2**32)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int | Literal["auto"] = Field("auto", description="processes per machine; auto is all GPUs, or one CPU")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="processes per machine; auto is all GPUs, or one CPU"
+    )
     num_nodes: int = Field(1, ge=1)
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16-mixed on GPU, else 32-true"
@@ -116,6 +120,12 @@ class LineConfig(Section):
     start: Point
     end: Point
 
+    @model_validator(mode="after")
+    def _has_length(self) -> Self:
+        if self.start == self.end:
+            raise ValueError("starts where it ends")
+        return self
+
 
 class PackageConfig(Section):
     """The package stage and what the packaged application does."""
@@ -126,6 +136,13 @@ class PackageConfig(Section):
     lines: tuple[LineConfig, ...] = ()
     golden: int = Field(1, ge=1, description="golden input/output vectors in the bundle")
     demo: bool = Field(True, description="play the packaged bundle on the validation source")
+
+    @field_validator("lines")
+    @classmethod
+    def _names_differ(cls, lines: tuple[LineConfig, ...]) -> tuple[LineConfig, ...]:
+        if len({line.name for line in lines}) != len(lines):
+            raise ValueError("has two lines of one name")
+        return lines
 
 
 class TrackingConfig(Section):

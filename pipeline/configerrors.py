@@ -58,7 +58,9 @@ def _problem(keys: Keys, group: Sequence[ErrorDetails], model: type[BaseModel]) 
         tags = complaint["ctx"]
         return Problem((*keys, "format"), f"{name}.format is {tags['tag']!r}, not one of {tags['expected_tags']}")
     demands = " or ".join(dict.fromkeys(_demand(each) for each in group))
-    return Problem(keys, f"{name} {demands}, not {_shown(complaint['input'])}", _description(keys, model))
+    own = all(each["type"] == "value_error" for each in group)  # our own sentence, which is whole as it is
+    fact = "" if own else f", not {_shown(complaint['input'])}"
+    return Problem(keys, f"{name} {demands}{fact}", _description(keys, model))
 
 
 def _demand(complaint: ErrorDetails) -> str:

@@ -30,6 +30,7 @@ class Stage:
         after: the earlier stages whose files it reads.
         libraries: the distributions whose versions may change its result.
         packs: packages of the project whose source files it copies into its result, imported or not.
+        resumes: whether it goes on with what an earlier try with the same key left; any other starts from nothing.
         together: whether every process that ``torchrun`` started takes part; the others are the first one's.
     """
 
@@ -40,6 +41,7 @@ class Stage:
     libraries: tuple[str, ...] = ()
     packs: tuple[str, ...] = ()
     together: bool = False
+    resumes: bool = False
 
 
 @dataclass(frozen=True)

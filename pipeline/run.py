@@ -26,7 +26,7 @@ __all__ = ["STAGES", "Options", "Stage", "Tracker", "plan", "run"]
 _DECODING = ("package.iou_threshold", "package.max_detections")
 """A bundle says how it is decoded, also the one that the quantize stage makes to measure with."""
 
-_TASK = ("torch", "torchvision", "torchmetrics", "pycocotools", "numpy", "av", "pillow")
+_TASK = ("torch", "torchvision", "torchmetrics", "pycocotools", "timm", "safetensors", "numpy", "av", "pillow")
 _GRAPH = ("onnx", "onnx-ir", "numpy")
 
 STAGES: tuple[Stage, ...] = (
@@ -34,22 +34,23 @@ STAGES: tuple[Stage, ...] = (
         "train",
         "pipeline.stages.train",
         sections=("data", "preprocess", "train"),
-        libraries=(*_TASK, "pytorch-lightning", "timm"),
+        libraries=(*_TASK, "pytorch-lightning"),
         together=True,
+        resumes=True,
     ),
     Stage(
         "quantize",
         "pipeline.stages.quantize",
         sections=("data", "preprocess", "train.model", "quantize", "export.opset", "target", *_DECODING),
         after=("train",),
-        libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxscript"),
+        libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
     ),
     Stage(
         "export",
         "pipeline.stages.export",
         sections=("name", "target", "data", "preprocess", "train.model", "export"),
         after=("train", "quantize"),
-        libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
+        libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
     ),
     Stage(
         "coverage",
@@ -65,8 +66,8 @@ STAGES: tuple[Stage, ...] = (
         "package",
         "pipeline.stages.package",
         sections=("name", "target", "data", "preprocess", "train.model", "package"),
-        after=("quantize", "export", "coverage", "partition"),
-        libraries=(*_TASK, "timm", "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
+        after=("quantize", "export", "partition"),
+        libraries=(*_TASK, "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
         packs=("runtime",),
     ),
 )
@@ -177,7 +178,7 @@ class _Loop:
         self._at_work = (stage.name, time.monotonic())
         if self.plan.forced(stage):
             workspace.discard(stage.name)
-        out = workspace.begin(stage.name, assessment.key)
+        out = workspace.begin(stage.name, assessment.key, stage.resumes)
         context = self.plan.context(stage, out, _StageProgress(stage.name, self._console, self._tracker))
         result = _call(stage, context)
         record = Record(

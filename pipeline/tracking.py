@@ -96,6 +96,7 @@ class MlflowTracker:
     def _results(self, summary: RunSummary) -> None:
         for report in sorted(summary.folder.glob("report.*")):
             mlflow.log_artifact(str(report))
+        mlflow.log_metrics(summary.metrics)  # also of stages that were fresh, so that every run can be compared
         mlflow.set_tags({f"stage.{stage.name}": "ran" if stage.ran else stage.state for stage in summary.stages})
         ran = {stage.name for stage in summary.stages if stage.ran}
         if "export" in ran:

@@ -181,10 +181,11 @@ class Workspace:
         """
         return read_record(self.stage(name))
 
-    def begin(self, name: str, key: Key) -> Path:
-        """The folder to work in: what an earlier try with the same key left there, otherwise empty."""
+    def begin(self, name: str, key: Key, resumes: bool = False) -> Path:
+        """The folder to work in: what an earlier try with the same key left, if the stage ``resumes``, else empty."""
         partial, key_file = self.partial(name), self._key_file(name)
-        if _read_json(key_file) != _jsonable(key) or (partial / RECORD).exists():
+        same = _read_json(key_file) == _jsonable(key) and not (partial / RECORD).exists()
+        if not (resumes and same):
             self.discard(name)
             write_atomically(key_file, json.dumps(key, sort_keys=True).encode())
         partial.mkdir(exist_ok=True)

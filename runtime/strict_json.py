@@ -47,7 +47,7 @@ def parse(data: bytes, where: object) -> dict[str, object]:
 
     try:
         value = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also for integers of thousands of digits
         raise BundleError(f"is not JSON ({error})", where=where) from error
     if not isinstance(value, dict):
         raise BundleError(f"is {_named(value)}, not an object", where=where)
@@ -85,11 +85,22 @@ def _scalar(kind: object, value: object, at: str, where: object) -> object:
         if value in choices:
             return value
         raise BundleError(f"{at} is {_named(value)}, not one of {', '.join(map(repr, choices))}", where=where)
-    if kind is float and type(value) in (int, float) and math.isfinite(cast(float, value)):
-        return float(cast(float, value))
+    if kind is float and type(value) in (int, float):
+        number = _finite(cast(float, value))
+        if number is not None:
+            return number
     if kind in (str, int) and type(value) is kind:
         return value
     raise BundleError(f"{at} is {_named(value)}, not {_EXPECTED.get(kind, 'an object')}", where=where)
+
+
+def _finite(value: float) -> float | None:
+    """``value`` as a float, ``None`` where it is infinite, not a number, or an integer too large for one."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 _EXPECTED: Mapping[object, str] = {str: "a string", int: "a whole number", float: "a finite number"}

@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from pipeline.compile.partitions import Partition, crossing, cut, onnx_models, programs
-from pipeline.graph.view import Graph, view
-from pipeline.targets.placement import Placed
+from pipeline.compile.partitions import Partition, crossing, programs
+from pipeline.graph.view import Graph
 from pipeline.targets.profile import Target
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess, normalize, quantize
@@ -42,18 +40,20 @@ class Use:
 def bundle(
     path: Path,
     use: Use,
-    model: onnx.ModelProto,
-    placed: Sequence[Placed],
+    graph: Graph,
+    partitions: Sequence[Partition],
+    models: Sequence[bytes],
     target: Target,
     golden: Sequence[NDArray[np.uint8]] = (),
-) -> tuple[Partition, ...]:
-    """Cut and compile ``model`` as it is placed, write the bundle to ``path``, and return its partitions.
+) -> None:
+    """Compile the NPU's partitions and write the bundle to ``path``.
 
     Args:
         path: replaced when all is written.
         use: what it is for.
-        model: quantized, with shapes.
-        placed: where its operators run.
+        graph: the quantized model's view.
+        partitions: its pieces in execution order.
+        models: each as ONNX.
         target: the NPU.
         golden: images of the network's size, uint8 [H, W, 3]; what the plain kernels make of them goes into the
             bundle as its golden vectors, for the simulated NPU to meet.
@@ -62,13 +62,9 @@ def bundle(
         ModelError: an operator cannot be compiled.
         BundleError: the pieces do not fit together, or the file cannot be written.
     """
-    graph = view(model)
-    partitions = cut(graph, placed)
     entries, payloads = [], {}
     compiled = programs(graph, partitions, target)
-    for index, (partition, piece, program) in enumerate(
-        zip(partitions, onnx_models(model, partitions), compiled, strict=True)
-    ):
+    for index, (partition, piece, program) in enumerate(zip(partitions, models, compiled, strict=True)):
         entry = _entry(index, partition, program is not None)
         payloads[entry.model] = piece
         if entry.program is not None and program is not None:
@@ -81,7 +77,6 @@ def bundle(
         files = {"golden/inputs.npz": pack_arrays(inputs), "golden/outputs.npz": pack_arrays(outputs)}
         entry_golden = GoldenEntry("golden/inputs.npz", "golden/outputs.npz", len(golden))
         write_bundle(path, replace(manifest, golden=entry_golden), {**payloads, **files})
-    return partitions
 
 
 def _entry(index: int, partition: Partition, compiled: bool) -> PartitionEntry:

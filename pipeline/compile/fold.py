@@ -17,7 +17,7 @@ Constants = Mapping[str, NDArray[np.generic]]
 
 
 def fold(node: Node, factors: Sequence[float], contract: Contract) -> Constants:
-    """``multiplier`` and ``shift`` of each real factor under ``contract``; raises ``ModelError`` where there are none."""
+    """``multiplier`` and ``shift`` of each real factor under ``contract``; raises ``ModelError`` if one has none."""
     pairs = []
     for factor in factors:
         if not np.isfinite(factor) or factor <= 0:

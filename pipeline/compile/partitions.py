@@ -45,19 +45,21 @@ def cut(graph: Graph, placed: Sequence[Placed]) -> tuple[Partition, ...]:
     for tensor, name in zip(graph.outputs, graph.output_names, strict=True):
         if graph.producer(tensor.name) is None:
             raise ModelError("is an output that no operator computes", where=name, fix="remove it")
-    phases = sorted({p.phase for p in placed})
-    return tuple(
-        _partition(graph, tuple(n for n in graph.nodes if by_name[n.name].phase == phase), by_name) for phase in phases
-    )
+    members: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        members.setdefault(by_name[node.name].phase, []).append(node)
+    phases = sorted(members)
+    return tuple(partition(graph, tuple(members[phase]), by_name[members[phase][0].name].device) for phase in phases)
 
 
-def _partition(graph: Graph, nodes: tuple[Node, ...], placed: dict[str, Placed]) -> Partition:
+def partition(graph: Graph, nodes: tuple[Node, ...], device: str) -> Partition:
+    """The partition of ``graph`` that holds ``nodes``, with the tensors that cross its border."""
     members = {n.name for n in nodes}
     made = [t for n in nodes for t in n.outputs]
     own = {t.name for t in made}
     taken = {t.name: t for n in nodes for t in n.activations if t.name not in own}
     given = [t for t in made if graph.is_output(t.name) or any(c.name not in members for c in graph.consumers(t.name))]
-    return Partition(placed[nodes[0].name].device, nodes, tuple(taken.values()), tuple(given))
+    return Partition(device, nodes, tuple(taken.values()), tuple(given))
 
 
 def crossing(tensor: Tensor) -> TensorSpec:

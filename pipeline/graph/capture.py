@@ -3,12 +3,9 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnx
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.errors import ModelError
@@ -47,22 +44,6 @@ def capture(
     model = check(program.model_proto, kind)
     name_nodes(model)
     return model
-
-
-def load_weights(network: nn.Module, path: Path) -> nn.Module:
-    """``network`` with the weights in the safetensors file ``path``.
-
-    Raises:
-        ModelError: the file cannot be read or is damaged, or holds the weights of another network.
-    """
-    try:
-        network.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot be read: {error}", where=path, fix="run with --from train") from error
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"holds other weights: {reason}", where=path, fix="run with --from train") from error
-    return network
 
 
 class _quiet:  # noqa: N801  a context manager, read like a function

@@ -12,7 +12,6 @@ MODEL = "model.onnx"
 ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
 COVERAGE = "coverage.json"
-PLAN = "plan.json"
 
 
 def save_coverage(path: Path, target: str, placed: Sequence[Placed]) -> None:

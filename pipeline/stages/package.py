@@ -7,16 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pipeline import tasks
+from pipeline.compile import plan
 from pipeline.compile.bundling import Use, bundle
 from pipeline.compile.deploy import build_deploy
 from pipeline.config import CocoData, RunConfig
 from pipeline.errors import ModelError
 from pipeline.graph.model import load
-from pipeline.stages.common import COVERAGE, FLOAT_MODEL, MODEL, load_coverage
-from pipeline.stages.quantize import infer_onnx
+from pipeline.graph.view import view
+from pipeline.stages.common import FLOAT_MODEL, MODEL
 from pipeline.stages.samples import packaged_detector, save_samples
 from pipeline.targets import library
 from pipeline.tasks import Pixels, Task
+from pipeline.tasks.inference import infer_onnx
 from pipeline.workspace import Context, Result
 from runtime import __version__
 from runtime.adapters.image import letterbox
@@ -55,7 +57,7 @@ def run(context: Context) -> Result:
     context.progress.message("measuring the bundle on the simulated NPU")
     session = Session(opened)
     scores = task.evaluate(task.detector(session.infer))
-    floating = infer_onnx(load(context.inputs["quantize"] / FLOAT_MODEL), task)
+    floating = infer_onnx((context.inputs["quantize"] / FLOAT_MODEL).read_bytes(), task)
     as_packaged = packaged_detector(task, floating, opened.manifest.decoder)
     save_samples(context.out / "samples", task, as_packaged, session.detect)
     demo = _demo(opened, context) if config.package.demo else None
@@ -81,14 +83,10 @@ def _write(path: Path, context: Context, task: Task) -> None:
         lines=tuple(Line(line.name, line.start, line.end) for line in package.lines),
         provenance={**context.provenance, **_versions()},
     )
-    bundle(
-        path,
-        use,
-        load(context.inputs["export"] / MODEL),
-        load_coverage(context.inputs["coverage"] / COVERAGE),
-        library.load(context.profile),
-        golden=_golden(task, package.golden),
-    )
+    graph = view(load(context.inputs["export"] / MODEL))
+    partitions, models = plan.load(context.inputs["partition"], graph)
+    target = library.load(context.profile)
+    bundle(path, use, graph, partitions, models, target, golden=_golden(task, package.golden))
 
 
 def _versions() -> Mapping[str, str]:

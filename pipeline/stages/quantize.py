@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 
 from pipeline import tasks
 from pipeline.compile.bundling import Use, bundle
-from pipeline.compile.partitions import Partition
+from pipeline.compile.partitions import cut, onnx_models
 from pipeline.compile.support import no_kernel
-from pipeline.graph.capture import capture, load_weights
+from pipeline.graph.capture import capture
 from pipeline.graph.model import save
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
@@ -25,13 +24,13 @@ from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL
 from pipeline.targets import library
 from pipeline.targets.placement import NPU, by_kernel, place
 from pipeline.targets.profile import Target
-from pipeline.tasks import Infer, Pixels, Task
+from pipeline.tasks import Task
+from pipeline.tasks.inference import infer_onnx, load_weights
 from pipeline.workspace import Context, Result
 from runtime.adapters.image import normalize
 from runtime.adapters.image import quantize as to_int8
 from runtime.bundle import open_bundle
 from runtime.session import Session
-from runtime.tensors import Tensors
 
 
 def run(context: Context) -> Result:
@@ -60,7 +59,7 @@ def run(context: Context) -> Result:
     engine = _Engine(context.out / "engine.npub", task, qdq.insert(model, encodings), target)
     errors = engine.errors(model, task, config.quantize.error_images)
     (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
-    float_scores = task.evaluate(task.detector(infer_onnx(model, task)))
+    float_scores = task.evaluate(task.detector(infer_onnx(model.SerializeToString(), task)))
     int8_scores = task.evaluate(task.detector(engine.session.infer))
     engine.path.unlink()
     lowest = worst(errors)
@@ -80,17 +79,6 @@ def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:
     return capture(network, example, task.input_name, task.output_names, opset)
 
 
-def infer_onnx(model: onnx.ModelProto, task: Task) -> Infer:
-    """The float ``model`` in ONNX Runtime as a function from pixels to outputs by name."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-
-    def infer(pixels: Pixels) -> Tensors:
-        values = session.run(list(task.output_names), {task.input_name: normalize(pixels, task.preprocess)})
-        return dict(zip(task.output_names, values, strict=True))
-
-    return infer
-
-
 def _calibration(task: Task, context: Context) -> Iterator[NDArray[np.float32]]:
     for pixels in task.calibration():
         yield normalize(pixels, task.preprocess)
@@ -105,7 +93,8 @@ class _Engine:
         self.graph = view(model)
         placed = place(self.graph, by_kernel(no_kernel), max_npu_partitions=None)
         use = Use("quantize", task.labels, task.preprocess, task.decoder(0.5), (), {})
-        self.partitions: tuple[Partition, ...] = bundle(path, use, model, placed, target)
+        self.partitions = cut(self.graph, placed)
+        bundle(path, use, self.graph, self.partitions, onnx_models(model, self.partitions), target)
         self.bundle = open_bundle(path)
         self.session = Session(self.bundle)
 

@@ -11,18 +11,14 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from safetensors.torch import load_file
-from torch import nn
 
 from pipeline import tasks
 from pipeline.config import TrainConfig
-from pipeline.tasks import Infer, Pixels, Task
 from pipeline.tasks.detection.model import count_parameters
+from pipeline.tasks.inference import infer_torch, load_weights
 from pipeline.training.launch import Place, launch, place
 from pipeline.training.recorder import HISTORY, WEIGHTS, Recorder, resumable
 from pipeline.workspace import Context, Result
-from runtime.adapters.image import normalize
-from runtime.tensors import Tensors
 
 GRADIENT_NORM = 10.0
 """Gradients are scaled down to this norm; only the first steps ever reach it."""
@@ -50,28 +46,15 @@ def run(context: Context) -> Result:
     if where.rank:
         return Result({})
     rmtree(context.out / "cache", ignore_errors=True)
-    network.load_state_dict(load_file(context.out / WEIGHTS))
+    load_weights(network, context.out / WEIGHTS)
     history = json.loads((context.out / HISTORY).read_text(encoding="utf-8"))
     return Result(
         {
-            **task.evaluate(task.detector(infer_with(network, task))),
+            **task.evaluate(task.detector(infer_torch(network, task))),
             "epochs": float(len(history)),
             "parameters": float(count_parameters(network)),
         }
     )
-
-
-def infer_with(network: nn.Module, task: Task) -> Infer:
-    """``network`` on the CPU in float32 as a function from pixels to outputs by name."""
-    network.eval()
-
-    def infer(pixels: Pixels) -> Tensors:
-        with torch.no_grad():
-            outputs = network(torch.from_numpy(normalize(pixels, task.preprocess)))
-        found = [outputs[name] for name in task.output_names] if isinstance(outputs, dict) else outputs
-        return {name: output.numpy() for name, output in zip(task.output_names, found, strict=True)}
-
-    return infer
 
 
 def fit(context: Context, where: Place) -> None:
@@ -110,7 +93,8 @@ def fit(context: Context, where: Place) -> None:
 def _precision(config: TrainConfig, where: Place) -> Literal["32-true", "bf16-mixed"]:
     if config.precision != "auto":
         return config.precision
-    return "bf16-mixed" if where.accelerator == "gpu" else "32-true"
+    native = where.accelerator == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if native else "32-true"
 
 
 def _finished(history: list[dict[str, float]], config: TrainConfig) -> bool:

@@ -65,9 +65,9 @@ def place(config: TrainConfig) -> Place:
         found = Place(accelerator, processes, 1, 0 if processes == 1 else None)
     if accelerator == "gpu" and found.devices > gpus:
         raise ConfigError(f"{found.devices} of {gpus} GPUs wanted", where="train.devices", fix="set it to auto")
-    if config.batch_size < found.world:
+    if config.batch_size % found.world:
         raise ConfigError(
-            f"a batch of {config.batch_size} cannot be shared by {found.world} processes",
+            f"a batch of {config.batch_size} cannot be shared evenly by {found.world} processes",
             where="train.batch_size",
             fix=f"set it to a multiple of {found.world}",
         )

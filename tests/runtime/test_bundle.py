@@ -200,6 +200,7 @@ def test_encrypted_damaged_and_misplaced_entries(tmp_path, tiny_bundle):
     ("content", "message"),
     [
         (b"{", "is not JSON"),
+        (b'{"schema": ' + b"1" * 5000 + b"}", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
         (b"[]", "is a list, not an object"),

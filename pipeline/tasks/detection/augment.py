@@ -40,12 +40,12 @@ class Augment:
             "labels": labels,
         }
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mixed(self._seed, *key))
+            torch.manual_seed(mixed(self._seed, *key))
             changed = self._transforms(wrapped)
         return [changed[name].as_subclass(Tensor) for name in ("image", "boxes", "labels")]
 
 
-def _mixed(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
     """One 64-bit seed from several numbers, the same everywhere."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 

@@ -126,7 +126,7 @@ class Learner(pl.LightningModule):
             shuffle=True,
             seed=self._config.seed,
         )
-        batch = min(max(1, self._config.batch_size // world), len(sampler))
+        batch = min(self._config.batch_size // world, len(sampler))
         return self._loader(dataset, sampler, batch, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -7,13 +7,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import save_file
 from smallmodels import graph, model, node, raw, run_onnx
 from torch import nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
 from pipeline.errors import ModelError
-from pipeline.graph.capture import capture, load_weights
+from pipeline.graph.capture import capture
 from pipeline.graph.fusion import clip_range, fused_activation, fused_outputs, units
 from pipeline.graph.macs import macs
 from pipeline.graph.model import check, load, save
@@ -187,20 +186,6 @@ def test_what_torch_cannot_export_is_named_in_one_line(network):
     ) as error:
         capture(network, torch.zeros(1, 3, 4, 4), "image", ["y"], 18)
     assert "\n" not in str(error.value)
-
-
-def test_weights_that_do_not_fit_are_named(tmp_path):
-    path = tmp_path / "model.safetensors"
-    save_file(nn.Linear(3, 2).state_dict(), path)
-    assert load_weights(nn.Linear(3, 2), path).weight.shape == (2, 3)
-    with pytest.raises(ModelError, match=r"holds other weights.*size mismatch") as error:
-        load_weights(nn.Linear(4, 2), path)
-    one_line(error, path)
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ModelError, match="cannot be read"):
-        load_weights(nn.Linear(3, 2), path)
-    with pytest.raises(ModelError, match="cannot be read"):
-        load_weights(nn.Linear(3, 2), tmp_path / "nowhere")
 
 
 FUSIONS = {
