@@ -129,13 +129,23 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command("targets")
 def targets_command(
-    config: Annotated[Path, typer.Argument(metavar="[CONFIG]", help="List the targets beside it.")] = Path("configs/_"),
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one.")] = None,
+    *,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print its page; without a name, the table.")] = False,
+    config: Annotated[Path, typer.Option(metavar="CONFIG", help="List the targets beside it.")] = Path("configs/_"),
 ) -> None:
-    """List the targets that a configuration can name."""
-    from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
+    """List the targets that a configuration can name, with what they are and how good their profile is."""
+    from pipeline.targets import library, page  # noqa: PLC0415 (imports onnx)
 
-    for name in library.names(library.folder(config)):
-        print(name)
+    folder = library.folder(config)
+    names = library.names(folder) if name is None else (name,)
+    found = [library.load(library.find(each, folder)) for each in names]
+    if markdown:
+        print(page.overview(found) if name is None else page.markdown(found[0]), end="")
+        return
+    width = max(len(target.name) for target in found)
+    for target in found:
+        print(f"{target.name:<{width}}  {target.title} (confidence: {page.confidence(target)})")
 
 
 @app.command("bench")

@@ -5,14 +5,23 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Range = Annotated[tuple[int, int], Field(description="first and one past the last, as in Python's range")]
-Point = tuple[float, float]
-Side = Annotated[int, Field(ge=8, le=8192)]
+LARGEST = 2**31 - 1
+"""Of every whole number but the seed: torch, numpy and FFmpeg take no larger one everywhere."""
+
+FOLDERS = ("data.train_images", "data.validation_images")
+"""The settings that name a folder; all other paths are files."""
+
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Frame = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
+Pixels = Annotated[int, Field(ge=16, le=2**14)]
 Deviation = Annotated[float, Field(gt=0)]
+Range = Annotated[tuple[Frame, Frame], Field(description="first and one past the last, as in Python's range")]
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
+Point = tuple[Coordinate, Coordinate]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys are errors."""
+    """Base of every section: frozen; unknown keys, NaN and infinities are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
@@ -40,7 +49,7 @@ class CocoData(Section):
 class PreprocessConfig(Section):
     """How a frame becomes the network's input."""
 
-    size: tuple[Side, Side] = Field((384, 288), description="width and height of the network's input in pixels")
+    size: tuple[Pixels, Pixels] = Field((384, 288), description="width and height of the network's input in pixels")
     mean: tuple[float, float, float] = Field((0.0, 0.0, 0.0), description="subtracted after scaling to 0..1")
     std: tuple[Deviation, Deviation, Deviation] = Field((1.0, 1.0, 1.0), description="divided by after that")
 
@@ -69,30 +78,28 @@ class TrainConfig(Section):
 
     model: ModelConfig = ModelConfig()
     augment: AugmentConfig = AugmentConfig()
-    epochs: int = Field(10, ge=1)
-    patience: int = Field(10, ge=1, description="epochs without a better AP50 before training stops early")
-    batch_size: int = Field(16, ge=1)
+    epochs: Count = 10
+    patience: Count = Field(10, description="epochs without a better AP50 before training stops early")
+    batch_size: Count = 16
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
     seed: int = Field(0, ge=0, lt=2**32)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="processes per machine; auto is all GPUs, or one CPU"
-    )
-    num_nodes: int = Field(1, ge=1)
+    devices: Count | Literal["auto"] = Field("auto", description="processes per machine; auto is all GPUs, or one CPU")
+    num_nodes: Count = 1
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         "auto", description="auto: bf16-mixed on GPU, else 32-true"
     )
-    workers: int = Field(0, ge=0, description="data loader processes")
+    workers: int = Field(0, ge=0, le=1024, description="data loader processes")
 
 
 class QuantizeConfig(Section):
     """The quantize stage."""
 
-    calibration_images: int = Field(64, ge=1, description="taken evenly from the training split")
+    calibration_images: Count = Field(64, description="taken evenly from the training split")
     range: Literal["minmax", "percentile", "mse"] = Field("mse", description="how an activation's range is chosen")
     percentile: float = Field(99.99, gt=50, le=100, description="of the values kept, when range is percentile")
-    error_images: int = Field(4, ge=1, description="calibration images for the per-layer error table")
+    error_images: Count = Field(4, description="calibration images for the per-layer error table")
 
 
 class ExportConfig(Section):
@@ -110,20 +117,20 @@ class CoverageConfig(Section):
 class PartitionConfig(Section):
     """The partition stage."""
 
-    max_npu_partitions: int | None = Field(None, ge=1, description="overrides the target's own policy")
+    max_npu_partitions: Count | None = Field(None, description="overrides the target's own policy")
 
 
 class LineConfig(Section):
     """A line over which tracked objects are counted, in source pixels."""
 
-    name: str
+    name: str = Field(min_length=1)
     start: Point
     end: Point
 
     @model_validator(mode="after")
-    def _has_length(self) -> Self:
+    def _has_two_ends(self) -> Self:
         if self.start == self.end:
-            raise ValueError("starts where it ends")
+            raise ValueError("needs two different points")
         return self
 
 
@@ -132,16 +139,18 @@ class PackageConfig(Section):
 
     score_threshold: float = Field(0.3, ge=0, le=1)
     iou_threshold: float = Field(0.5, ge=0, le=1, description="non-maximum suppression")
-    max_detections: int = Field(100, ge=1)
+    max_detections: Count = 100
     lines: tuple[LineConfig, ...] = ()
-    golden: int = Field(1, ge=1, description="golden input/output vectors in the bundle")
+    golden: Count = Field(1, description="golden input/output vectors in the bundle")
     demo: bool = Field(True, description="play the packaged bundle on the validation source")
 
     @field_validator("lines")
     @classmethod
-    def _names_differ(cls, lines: tuple[LineConfig, ...]) -> tuple[LineConfig, ...]:
-        if len({line.name for line in lines}) != len(lines):
-            raise ValueError("has two lines of one name")
+    def _each_has_its_name(cls, lines: tuple[LineConfig, ...]) -> tuple[LineConfig, ...]:
+        names = [line.name for line in lines]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"name {twice[0]} twice")
         return lines
 
 
@@ -155,8 +164,8 @@ class TrackingConfig(Section):
 class RunConfig(Section):
     """A use case: a target, data, and a section per stage."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    target: str
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)
+    target: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     data: Annotated[VideoData | CocoData, Field(discriminator="format")]
     preprocess: PreprocessConfig = PreprocessConfig()
     train: TrainConfig = TrainConfig()

@@ -12,6 +12,12 @@ from pydantic_core import ErrorDetails
 from pipeline import yamltree
 from pipeline.yamltree import Keys, dotted
 
+_LONGEST = 80
+"""Characters of a wrong value that an error shows."""
+
+_MOST_BITS = 256
+"""Python refuses to write very large numbers in decimal."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -57,16 +63,18 @@ def _problem(keys: Keys, group: Sequence[ErrorDetails], model: type[BaseModel]) 
     if complaint["type"] == "union_tag_invalid":
         tags = complaint["ctx"]
         return Problem((*keys, "format"), f"{name}.format is {tags['tag']!r}, not one of {tags['expected_tags']}")
+    if complaint["type"] == "value_error":
+        return Problem(keys, f"{name} {_demand(complaint)}", _description(keys, model))
     demands = " or ".join(dict.fromkeys(_demand(each) for each in group))
-    own = all(each["type"] == "value_error" for each in group)  # our own sentence, which is whole as it is
-    fact = "" if own else f", not {_shown(complaint['input'])}"
-    return Problem(keys, f"{name} {demands}{fact}", _description(keys, model))
+    return Problem(keys, f"{name} {demands}, not {_shown(complaint['input'])}", _description(keys, model))
 
 
 def _demand(complaint: ErrorDetails) -> str:
     """The complaint's message, as what follows the setting's name."""
-    if complaint["type"] == "model_type":
+    if complaint["type"] in ("model_type", "model_attributes_type"):
         return "should be a mapping of settings"
+    if complaint["type"] == "path_type":
+        return "should be a path"
     message = str(complaint["msg"])
     for opening in ("Input ", "String ", "Value error, "):
         message = message.removeprefix(opening)
@@ -77,7 +85,10 @@ def _demand(complaint: ErrorDetails) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, (dict, list, tuple)) or value is None:
         return yamltree.kind(value)
-    return repr(value) if isinstance(value, (str, int, float)) else str(value)
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value) if isinstance(value, (str, int, float)) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _nearest(keys: Keys, model: type[BaseModel]) -> str:

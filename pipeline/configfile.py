@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline import configerrors, yamltree
-from pipeline.config import RunConfig
+from pipeline.config import FOLDERS, RunConfig
 from pipeline.errors import ConfigError
 from pipeline.yamltree import Document, Keys
 
@@ -63,11 +64,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
 
 
 def missing_files(loaded: LoadedConfig) -> list[str]:
-    """A line for each file or folder that the configuration names and that does not exist."""
+    """A line for each file or folder that the configuration names and that does not exist or is the other of both."""
     return [
-        f"{loaded.path}: {name} is {loaded.settings[name]}, which does not exist (paths are relative to this file)"
+        f"{loaded.path}: {name} is {loaded.settings[name]}, which {problem}"
         for name, file in loaded.files.items()
-        if not file.exists()
+        if (problem := _unusable(file, name in FOLDERS))
     ]
 
 
@@ -109,6 +110,19 @@ def narrow(section: Model, wanted: Sequence[str], prefix: str = "") -> Model:
         else:
             del copy.__dict__[name]
     return copy
+
+
+def _unusable(file: Path, folder: bool) -> str | None:
+    """What is wrong with a file, or a ``folder``; ``None`` when nothing is."""
+    try:
+        found = stat.S_ISDIR(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist (paths are relative to this file)"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if found == folder:
+        return None
+    return "is a folder (name a file in it)" if found else "is a file (name the folder it lies in)"
 
 
 def _plain(value: object) -> object:
@@ -179,7 +193,7 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> dict[Keys, st
 
 def _value(text: str, where: str) -> object:
     try:
-        return yaml.safe_load(text)
+        return yamltree.value(text)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError("the value is not valid YAML", where=where, fix="quote it") from None
 

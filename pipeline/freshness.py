@@ -9,6 +9,7 @@ from pipeline import sources
 from pipeline.configfile import LoadedConfig, covers
 from pipeline.digests import Digests
 from pipeline.errors import UserError
+from pipeline.targets import inheritance
 from pipeline.workspace import DamagedRecordError, Key, Record, Workspace
 
 _REREAD_BELOW = 64 * 2**20
@@ -131,6 +132,8 @@ class Assessor:
                 yield f"{self._loaded.settings[name]} ({name})", self._digest(file, name)
         if "target" in stage.sections:
             yield f"the target's profile {self._profile.name}", self._digest(self._profile, "target")
+            for file in inheritance.files(self._profile)[1:]:
+                yield f"the target's profile {file.name}", self._digest(file, "target")
         for name in stage.after:
             try:
                 record = self._workspace.record(name)

@@ -12,6 +12,9 @@ from pipeline.errors import ConfigError
 Keys = tuple[str | int, ...]
 """Where a setting is: keys of mappings and indices of lists, from the top."""
 
+MOST = 50_000
+"""Settings and list items in one document, aliases counted as what they stand for."""
+
 
 @dataclass(frozen=True)
 class Document:
@@ -67,13 +70,7 @@ def read(path: Path) -> Document:
     """
     text = read_text(path)
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        lines: dict[Keys, int] = {}
-        problems = _survey(node, (), lines, ()) if node is not None else []
-        if problems:
-            raise ConfigError(f"\n{path}: ".join(problems), where=path)
-        values = loader.construct_document(node) if node is not None else None
+        values, lines, problems = _load(text)
     except yaml.MarkedYAMLError as error:
         raise ConfigError(_syntax(error), where=path, fix=_syntax_fix(error)) from None
     except (yaml.YAMLError, ValueError) as error:
@@ -81,9 +78,35 @@ def read(path: Path) -> Document:
         raise ConfigError(f"is not valid YAML: {reason}", where=path) from None
     except RecursionError:
         raise ConfigError("is nested too deeply", where=path) from None
+    if problems:
+        raise ConfigError(f"\n{path}: ".join(problems), where=path)
     if not isinstance(values, dict):
         raise ConfigError(f"must be a mapping of settings, not {kind(values)}", where=path)
     return Document(values, lines)
+
+
+def value(text: str) -> object:
+    """The plain data that a piece of YAML says.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+        ValueError: it contains itself, says a key twice or more than fits, or has an impossible date or number.
+        RecursionError: it is nested too deeply.
+    """
+    values, _, problems = _load(text)
+    if problems:
+        raise ValueError(problems[0])
+    return values
+
+
+def _load(text: str) -> tuple[Any, dict[Keys, int], list[str]]:
+    """Plain data, the line of every setting, and sentences that say why there is no data; raises as ``value``."""
+    loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    lines: dict[Keys, int] = {}
+    problems = _survey(node, (), lines, ()) if node is not None else []
+    usable = node is not None and not problems
+    return loader.construct_document(node) if usable else None, lines, problems
 
 
 def kind(value: object) -> str:
@@ -100,6 +123,8 @@ def _survey(node: yaml.Node, keys: Keys, lines: dict[Keys, int], above: tuple[ya
     """Fill ``lines`` and return a sentence for each key said twice and each node that contains itself."""
     line = node.start_mark.line + 1
     lines.setdefault(keys, line)
+    if len(lines) > MOST:
+        raise ValueError(f"it says more than {MOST} things; a few aliases can multiply to very many")
     if any(node is parent for parent in above):
         return [f"{dotted(keys)} contains itself at line {line}"]
     above = (*above, node)

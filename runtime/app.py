@@ -80,9 +80,9 @@ def play(
         UserError: an output cannot be written, or would replace the source or the bundle; or the bundle cannot
             be run.
     """
-    _spare_inputs(bundle, source, events, annotate)
     session = Session(bundle, delegate)
     opened = open_source(source)
+    _spare_inputs(bundle, Path(source), events, annotate)
     tracker = _tracker(bundle, opened)
     tally = _Tally(bundle, opened.name, delegate)
     with contextlib.ExitStack() as stack:
@@ -100,11 +100,21 @@ def play(
     return tally.summary()
 
 
-def _spare_inputs(bundle: Bundle, source: str, *outputs: Path | None) -> None:
-    inputs = {Path(source).resolve(), bundle.path.resolve()}
-    for output in outputs:
-        if output is not None and output.resolve() in inputs:
+def _spare_inputs(bundle: Bundle, source: Path, events: Path | None, annotate: Path | None) -> None:
+    inputs = [bundle.path, source, *(source.iterdir() if source.is_dir() else ())]
+    for output in (events, annotate):
+        if output is not None and any(_same(output, each) for each in inputs):
             raise UserError("is read, so it cannot be written", where=output, fix="give another name")
+    if events is not None and annotate is not None and events.absolute() == annotate.absolute():
+        raise UserError("cannot hold both events and video", where=events, fix="give another name to one of them")
+
+
+def _same(output: Path, read: Path) -> bool:
+    """Whether both are one file, by whatever name; what does not exist yet is another one."""
+    try:
+        return output.samefile(read)
+    except OSError:
+        return False
 
 
 def _tracker(bundle: Bundle, opened: Source) -> "PeopleTracker | None":

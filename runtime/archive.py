@@ -10,6 +10,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,20 @@ def pack_arrays(arrays: Tensors) -> bytes:
     return pack(entries, deflate=True)
 
 
+_NO_ARRAYS = (
+    ValueError,
+    OSError,
+    EOFError,
+    AttributeError,
+    SyntaxError,
+    TokenError,
+    RuntimeError,  # encrypted; its NotImplementedError is another compression
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise for a file that is no archive of arrays."""
+
+
 def unpack_arrays(data: bytes, where: object) -> dict[str, NDArray[np.generic]]:
     """Arrays by name from an ``.npz`` file; nothing is unpickled.
 
@@ -129,7 +144,7 @@ def unpack_arrays(data: bytes, where: object) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except _NO_ARRAYS as error:
         raise BundleError(f"is not a file of arrays ({error})", where=where) from error
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):

@@ -15,6 +15,7 @@ A bundle is read once; what was hashed is what is used. Nothing in it is unpickl
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -138,7 +139,10 @@ def open_bundle(path: Path) -> Bundle:
             or its manifest contradicts itself. Nothing of it has been used then.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise BundleError("is not a file", where=path)
+        if status.st_size > MAX_BYTES:
             raise BundleError(f"is larger than {MAX_BYTES} bytes, the most a bundle may have", where=path)
         data = path.read_bytes()
     except OSError as error:

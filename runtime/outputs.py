@@ -114,6 +114,8 @@ class VideoFile:
         """
         if path.suffix.lower() != ".mp4":
             raise UserError("an annotated video is an mp4 file", where=path, fix=f"name it {path.stem}.mp4")
+        if path.is_dir():
+            raise UserError("cannot be written: it is a folder", where=path, fix="give another name")
         try:
             import av  # noqa: PLC0415 - of the video extra
         except ModuleNotFoundError as error:
@@ -123,7 +125,8 @@ class VideoFile:
         self._frames = 0
         encoder = _encoder(path)
         try:
-            self._container = av.open(str(self._temporary), "w", format="mp4")
+            self._temporary.open("wb").close()  # FFmpeg would open it with its first packet, many frames later
+            self._container = av.open(str(self._temporary.absolute()), "w", format="mp4")
         except (av.FFmpegError, OSError) as error:
             raise UserError(f"cannot be written: {error.strerror}", where=path) from error
         self._stream = _stream(self._container, encoder, rate, size)

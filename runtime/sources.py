@@ -5,6 +5,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+TEXT = "tty"
+"""FFmpeg's format that plays text files as if they were typed on a terminal."""
+
 STILL_RATE = Fraction(1)
 """Frames per second that images and arrays, which carry no time, are given."""
 
@@ -62,8 +66,12 @@ def open_source(text: str) -> Source:
     if text.isdigit() or re.fullmatch(r"/dev/video\d+", text):
         return _camera(f"/dev/video{text}" if text.isdigit() else text)
     path = Path(text)
-    if not path.exists():
-        raise SourceError("there is no such file or folder", where=text)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise SourceError("there is no such file or folder", where=text) from None
+    except OSError as error:
+        raise SourceError(f"cannot be opened: {error.strerror}", where=text) from error
     if path.is_dir():
         return _images(text, sorted(item for item in path.iterdir() if item.suffix.lower() in IMAGES))
     if path.suffix == ".npub":
@@ -78,8 +86,10 @@ def open_source(text: str) -> Source:
 def _arrays(text: str, path: Path) -> Source:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, TokenError) as error:
         raise SourceError(f"is not an array ({error})", where=text) from error
+    if not isinstance(array, np.ndarray):
+        raise SourceError("is not one array but a file of several", where=text, fix="give a .npy file")
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or array.size == 0:
         fact = f"is {array.dtype} {list(array.shape)}"
         raise SourceError(fact, where=text, fix="give uint8 [H, W, 3] or [frames, H, W, 3], RGB")
@@ -118,10 +128,11 @@ def _video(text: str, kind: str | None = None) -> Source:
     except ModuleNotFoundError as error:
         raise missing_extra("av") from error
     try:
-        container = av.open(text, format=kind)
+        # absolute, since FFmpeg takes a colon in a relative name for a protocol; tags need not be UTF-8
+        container = av.open(str(Path(text).absolute()), format=kind, metadata_errors="replace")
     except av.FFmpegError as error:
         raise SourceError(f"cannot be opened as a video ({error.strerror})", where=text) from error
-    if not container.streams.video:
+    if not container.streams.video or container.format.name == TEXT:
         container.close()
         raise SourceError("has no video in it", where=text)
     stream = container.streams.video[0]

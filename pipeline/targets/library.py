@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline import yamltree
 from pipeline.configerrors import Problem, explain
-from pipeline.errors import ConfigError, TargetError
+from pipeline.errors import TargetError
 from pipeline.quantize.weights import WEIGHTED
+from pipeline.targets import inheritance
 from pipeline.targets.profile import FIGURES, RuleUse, Target
 from pipeline.targets.rules import RULES, placeholders
 from runtime.npu.contracts import CONTRACTS
@@ -38,13 +38,11 @@ def load(path: Path) -> Target:
     """The target whose profile is the file ``path``.
 
     Raises:
-        TargetError: it cannot be read, is no YAML, or says something unknown, missing or contradictory; every mistake
-            of its form is told at once.
+        TargetError: it or what it inherits from cannot be read, is no YAML, or says something unknown, missing or
+            contradictory; every mistake of its form is told at once.
     """
     try:
-        target = Target.model_validate(yamltree.read(path).values)
-    except ConfigError as error:
-        raise TargetError(error.what, where=error.where, fix=error.fix) from error
+        target = Target.model_validate(inheritance.document(path))
     except ValidationError as error:
         raise _report(explain(error, Target), path) from error
     problems = _problems(target, path)
@@ -77,6 +75,12 @@ def _problems(target: Target, path: Path) -> list[Problem]:
         if op not in WEIGHTED:
             what = f"quantization.weights.{op}: there is no operator {op} with weights"
             problems.append(Problem(("quantization", "weights", op), what, _near(op, WEIGHTED)))
+    for op in sorted(target.absent.keys() & target.operators.keys()):
+        what = f"absent.{op}: the target both has and has not {op}"
+        problems.append(Problem(("absent", op), what, f"set absent.{op} to null where it inherits that"))
+    if target.takes_everything and (target.operators or target.absent or target.operators_unknown):
+        what = "takes_everything contradicts operators, absent and operators_unknown"
+        problems.append(Problem(("takes_everything",), what, "leave them empty"))
     uses = [("rules", use) for use in target.rules]
     uses += [(f"operators.{name}", use) for name, op in target.operators.items() for use in op.rules]
     return problems + [problem for where, use in uses for problem in _rule_problems(where, use)]

@@ -1,6 +1,6 @@
 """Placement: on which device each operator runs, and every reason why not on the NPU."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from pipeline.graph.fusion import units
@@ -83,10 +83,10 @@ def place(graph: Graph, judge: Judge, max_npu_partitions: int | None) -> tuple[P
     phases = _phases(graph, reasons)
     if max_npu_partitions is not None:
         last = FIRST_NPU_PHASE + 2 * (max_npu_partitions - 1)
-        late = [n for n in graph.nodes if not reasons[n.name] and phases[n.name] > last]
-        between = [n.name for n in graph.nodes if reasons[n.name] and phases[n.name] > last]
-        for node in late:
-            reasons[node.name] = (_policy(graph, node, between, max_npu_partitions),)
+        causes = _causes(graph, reasons, {name for name, phase in phases.items() if phase > last})
+        for node in graph.nodes:
+            if not reasons[node.name] and phases[node.name] > last:
+                reasons[node.name] = (_policy(causes[node.name], max_npu_partitions),)
         phases = _phases(graph, reasons)
     return tuple(
         Placed(n.name, n.op, CPU if reasons[n.name] else NPU, reasons[n.name], macs(n), phases[n.name])
@@ -120,21 +120,20 @@ def _floats(unit: tuple[Node, ...]) -> tuple[str, ...]:
     ]
 
 
-def _policy(graph: Graph, node: Node, fallbacks: Sequence[str], limit: int) -> str:
-    """The reason against an operator that depends on one of ``fallbacks``, which all run after the last partition."""
+def _policy(fallback: str, limit: int) -> str:
+    """The reason against an operator that depends on ``fallback``, which runs after the last partition."""
     kind = "one NPU partition" if limit == 1 else f"{limit} NPU partitions"
-    ancestors = _ancestors(graph, node)
-    first = next(name for name in fallbacks if name in ancestors)
-    return f"The target takes {kind}; it comes after {first}, which is a fallback"
+    return f"The target takes {kind}; it comes after {fallback}, which is a fallback"
 
 
-def _ancestors(graph: Graph, node: Node) -> frozenset[str]:
-    """Names of the nodes that ``node`` depends on."""
-    found: set[str] = set()
-    waiting = [node]
-    while waiting:
-        for p in graph.predecessors(waiting.pop()):
-            if p.name not in found:
-                found.add(p.name)
-                waiting.append(p)
-    return frozenset(found)
+def _causes(graph: Graph, reasons: Mapping[str, tuple[str, ...]], late: Set[str]) -> dict[str, str]:
+    """For each node that depends on a fallback among ``late``, the first such fallback in the graph's order."""
+    positions = {n.name: i for i, n in enumerate(graph.nodes)}
+    causes: dict[str, str] = {}
+    for unit in units(graph):
+        before = [p.name for n in unit for p in graph.predecessors(n)]
+        found = [name for name in before if name in late and reasons[name]]
+        found += [causes[name] for name in before if name in causes]
+        if found:
+            causes.update(dict.fromkeys((n.name for n in unit), min(found, key=positions.__getitem__)))
+    return causes

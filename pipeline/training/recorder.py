@@ -71,7 +71,8 @@ class Recorder(Checkpoint):
         )
 
     def _save_weights(self, learner: Learner) -> None:
-        tensors = {name: t.detach().cpu().contiguous() for name, t in learner.averaged.state_dict().items()}
+        # copies, since safetensors refuses two names of one tensor, as layers that share their weights have
+        tensors = {name: t.detach().cpu().contiguous().clone() for name, t in learner.averaged.state_dict().items()}
         write_atomically(self._out / WEIGHTS, safetensors.torch.save(tensors))
 
     def _checkpoint(self, trainer: pl.Trainer) -> None:

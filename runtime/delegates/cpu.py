@@ -23,6 +23,7 @@ LOAD_ERRORS = (
     state.NoModel,
     state.NotImplemented,
     state.RuntimeException,
+    UnicodeDecodeError,
 )
 """What ONNX Runtime raises for a model that it cannot use."""
 

@@ -208,9 +208,32 @@ def test_an_unknown_target_stops_a_run_before_training(tmp_path, tiny_config):
     assert not (tmp_path / "runs").exists()
 
 
-def test_targets_are_listed():
+def test_targets_are_listed_with_their_confidence():
     done = python("-m", "pipeline", "targets")
-    assert done.stdout.split() == sorted(path.stem for path in (ROOT / "configs/targets").glob("*.yaml"))
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == sorted(path.stem for path in (ROOT / "configs/targets").glob("*.yaml"))
+    assert "Google Coral Edge TPU, USB 3 host link (confidence: high)" in done.stdout
+    assert "(confidence: low, hypothetical)" in done.stdout
+
+
+def test_a_targets_page_is_printed(capsys):
+    for words, path in (("conv-only", "conv-only.md"), (None, "README.md")):
+        with pytest.raises(SystemExit):
+            cli.main(["targets", *([words] if words else []), "--markdown"])
+        assert capsys.readouterr().out == (ROOT / "configs/targets/pages" / path).read_text(encoding="utf-8")
+
+
+def test_the_targets_beside_a_configuration_are_listed(tmp_path, capsys):
+    (tmp_path / "targets").mkdir()
+    profile = (ROOT / "configs/targets/conv-only.yaml").read_text()
+    (tmp_path / "targets/mine.yaml").write_text(profile.replace("name: conv-only", "name: mine"))
+    with pytest.raises(SystemExit):
+        cli.main(["targets", "--config", str(tmp_path / "use.yaml")])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["mine"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["targets", "mime", "--config", str(tmp_path / "use.yaml")])
+    assert stop.value.code == 1
+    assert "did you mean mine?" in capsys.readouterr().err
 
 
 def test_ui_opens_the_configured_database(tmp_path, tiny_settings, monkeypatch, capsys):

@@ -92,6 +92,15 @@ def test_a_changed_target_profile_is_named(shop):
     assert stale(shop.run()) == {"export": "the target's profile toy.yaml changed"}
 
 
+def test_a_change_of_what_the_profile_inherits_is_named(shop):
+    (shop.folder / "chip.yaml").write_text("name: chip\n")
+    (shop.folder / "toy.yaml").write_text("name: toy\ninherit: chip\n")
+    shop.run()
+    assert shop.run() == FRESH
+    (shop.folder / "chip.yaml").write_text("name: chip\nmore: 1\n")
+    assert stale(shop.run()) == {"export": "the target's profile chip.yaml changed"}
+
+
 def test_changed_code_is_named_also_when_it_is_imported_by_another_module(shop):
     shop.run()
     (shop.src / "common.py").write_text("FACTOR = 3\n")

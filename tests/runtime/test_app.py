@@ -177,10 +177,23 @@ def test_unwritable_outputs(tmp_path, tiny_bundle, frames):
         play(bundle, str(frames), events=outputs.Path("/dev/full"))
 
 
+def test_outputs_that_cannot_be_written_are_noticed_before_the_first_frame(tmp_path, tiny_bundle, frames):
+    heard = []
+    (tmp_path / "folder.mp4").mkdir()
+    events = tmp_path / "e.jsonl"
+    events.write_text("earlier\n")
+    for name, message in (("none/out.mp4", "No such file or directory"), ("folder.mp4", "it is a folder")):
+        with pytest.raises(UserError, match=f"cannot be written: {message}"):
+            play(open_bundle(tiny_bundle), str(frames), events=events, annotate=tmp_path / name, listen=heard.append)
+    assert not heard
+    assert events.read_text() == "earlier\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.jsonl", "folder.mp4", "frames.npy"]
+
+
 def test_a_video_that_cannot_be_finished(tmp_path, tiny_bundle, frames):
-    (tmp_path / "out.mp4").mkdir()
+    video = tmp_path / "out.mp4"
     with pytest.raises(UserError, match=r"out\.mp4: cannot be written: "):
-        play(open_bundle(tiny_bundle), str(frames), annotate=tmp_path / "out.mp4")
+        play(open_bundle(tiny_bundle), str(frames), annotate=video, listen=lambda result: video.mkdir(exist_ok=True))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames.npy", "out.mp4"]
 
 
@@ -191,7 +204,30 @@ def test_outputs_never_replace_the_source_or_the_bundle(tiny_bundle, clip):
         play(bundle, str(clip), annotate=clip.parent / "." / "clip.mp4")
     with pytest.raises(UserError, match=r"tiny\.npub: is read, so it cannot be written"):
         play(bundle, str(clip), events=tiny_bundle)
+    other = clip.with_name("other.mp4")
+    other.hardlink_to(clip)
+    with pytest.raises(UserError, match=r"other\.mp4: is read, so it cannot be written"):
+        play(bundle, str(clip), annotate=other)
     assert (clip.read_bytes(), tiny_bundle.read_bytes()) == before
+
+
+def test_outputs_never_replace_an_image_of_the_source_or_each_other(tmp_path, tiny_bundle):
+    image = tmp_path / "a.png"
+    Image.fromarray(tiny.frames(1)[0]).save(image)
+    before = image.read_bytes()
+    with pytest.raises(UserError, match=r"a\.png: is read, so it cannot be written"):
+        play(open_bundle(tiny_bundle), str(tmp_path), events=image)
+    assert image.read_bytes() == before
+    both = tmp_path / "out.mp4"
+    with pytest.raises(UserError, match=r"out\.mp4: cannot hold both events and video"):
+        play(open_bundle(tiny_bundle), str(tmp_path), events=both, annotate=both)
+    assert not both.exists()
+
+
+def test_an_output_that_leads_nowhere(tmp_path, tiny_bundle, frames):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop: cannot be written: Too many levels of symbolic links"):
+        play(open_bundle(tiny_bundle), str(frames), events=tmp_path / "loop")
 
 
 def test_a_source_without_a_frame(tmp_path, tiny_bundle, monkeypatch):

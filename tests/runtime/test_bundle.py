@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import struct
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +108,14 @@ def test_missing_file_and_folder(tmp_path):
         open_bundle(tmp_path / "none.npub")
     with pytest.raises(BundleError, match="cannot be read: Is a directory"):
         open_bundle(tmp_path)
+
+
+def test_what_never_ends_is_not_read(tmp_path):
+    with pytest.raises(BundleError, match="/dev/zero: is not a file"):
+        open_bundle(Path("/dev/zero"))
+    os.mkfifo(tmp_path / "pipe.npub")
+    with pytest.raises(BundleError, match=r"pipe\.npub: is not a file"):
+        open_bundle(tmp_path / "pipe.npub")
 
 
 def test_too_large(tmp_path, tiny_bundle, monkeypatch):
@@ -368,6 +378,18 @@ def test_reading_what_is_not_there(tiny_bundle):
 def test_arrays_that_are_none(data):
     with pytest.raises(BundleError, match="golden: is not a file of arrays"):
         archive.unpack_arrays(data, "golden")
+
+
+def test_arrays_with_a_damaged_header_or_entry():
+    header = b"{'descr': '|i1', 'fortran_order': False, 'shape': (2, ".ljust(117) + b"\n"
+    unclosed = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+    packed = archive.pack_arrays({"a": np.zeros(3, np.int8)})
+    directory = packed.index(b"PK\1\2")
+    encrypted = patched(packed, directory + 8, b"\1\0")
+    strange = patched(packed, directory + 10, b"\x63\0")
+    for data in (archive.pack({"a.npy": unclosed}), encrypted, strange):
+        with pytest.raises(BundleError, match="golden: is not a file of arrays"):
+            archive.unpack_arrays(data, "golden")
 
 
 def test_pickles_are_not_read():

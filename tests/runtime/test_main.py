@@ -129,6 +129,11 @@ def test_another_exception_is_a_bug_and_shows(monkeypatch, tiny_bundle, frames):
         command.main([str(tiny_bundle), "--source", frames])
 
 
+def test_a_limit_beyond_all_frames(capsys, tiny_bundle, frames):
+    code, _, _ = run(capsys, str(tiny_bundle), "--source", frames, "--limit", "9" * 30)
+    assert code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

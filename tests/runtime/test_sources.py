@@ -97,6 +97,36 @@ def test_not_a_video(tmp_path, content):
         open_source(str(path))
 
 
+def test_a_text_file_is_not_played_as_a_terminal(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello\n" * 100)
+    with pytest.raises(SourceError, match=r"notes\.txt: has no video in it"):
+        open_source(str(tmp_path / "notes.txt"))
+
+
+def test_tags_that_are_no_text_do_not_matter(tmp_path, video):
+    data = video.read_bytes()
+    assert data.count(b"Lavf") == 1
+    path = tmp_path / "tags.mp4"
+    path.write_bytes(data.replace(b"Lavf", b"\xa9\xff\xfe\x80"))
+    frames, error = drain(open_source(str(path)))
+    assert len(frames) == 60
+    assert error is None
+
+
+def test_a_name_with_a_colon_is_no_protocol(tmp_path, video, monkeypatch):
+    (tmp_path / "10:30.mp4").write_bytes(video.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert len(drain(open_source("10:30.mp4"))[0]) == 60
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    with pytest.raises(SourceError, match=r"loop\.mp4: cannot be opened: Too many levels of symbolic links"):
+        open_source(str(tmp_path / "loop.mp4"))
+    with pytest.raises(SourceError, match="cannot be opened: File name too long"):
+        open_source("x" * 5000)
+
+
 def test_sound_only(tmp_path):
     path = tmp_path / "sound.wav"
     with av.open(str(path), "w") as container:
@@ -176,6 +206,22 @@ def test_arrays(tmp_path, shape):
 def test_arrays_that_are_no_frames(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(SourceError, match=r"x\.npy: is .* \(give uint8 \[H, W, 3\]"):
+        open_source(str(tmp_path / "x.npy"))
+
+
+@pytest.mark.parametrize("shape", ["(1, 6, 8, 3) + (", "(-1, 6, 8, 3)", "(9" + "9" * 20 + ", 6, 8, 3)", "{"])
+def test_arrays_with_a_damaged_header(tmp_path, shape):
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}".ljust(117).encode() + b"\n"
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(200))
+    with pytest.raises(SourceError, match=r"x\.npy: is not an array"):
+        open_source(str(path))
+
+
+def test_several_arrays_in_one_file(tmp_path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.savez(file, a=np.zeros((6, 8, 3), np.uint8))
+    with pytest.raises(SourceError, match=r"x\.npy: is not one array but a file of several"):
         open_source(str(tmp_path / "x.npy"))
 
 

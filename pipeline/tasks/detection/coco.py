@@ -1,10 +1,11 @@
 """COCO detection annotations: read, checked, and turned into boxes per image."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def _json(path: Path) -> Mapping[str, Any]:
         raise DataError(f"annotations cannot be read: {error.strerror}", where=path, fix="check the path") from None
     except UnicodeDecodeError as error:
         raise DataError(f"annotations are not UTF-8 text: {error}", where=path, fix="give a COCO JSON file") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # JSON, but for numbers and nesting beyond all measure
         raise DataError(
             f"annotations are not JSON, or cut short: {error}", where=path, fix="restore the file"
         ) from None
@@ -95,7 +96,7 @@ def _list(content: Mapping[str, Any], key: str, path: Path) -> Sequence[Any]:
 
 def _field(entry: object, key: str, kind: type, what: str, path: Path) -> Any:  # noqa: ANN401 (kind decides)
     value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, str) and not _is_text(value)):
         raise DataError(f"{what} has {key} = {value!r}", where=path, fix=f"{key} is a {kind.__name__}")
     return value
 
@@ -155,10 +156,19 @@ def _boxes_by_image(
     return found
 
 
+def _is_text(value: str) -> bool:
+    """Whether it can be a name: in JSON, a string may hold half a character or a zero byte."""
+    return value != "" and not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number, finite as a float."""
+    return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
+
+
 def _clip(box: object, width: int, height: int, what: str, path: Path) -> tuple[float, float, float, float]:
     """COCO [left, top, width, height] to corners inside the image."""
-    numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
-    if not isinstance(box, list) or not numbers or not np.isfinite(box).all():
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise DataError(f"{what} has bbox = {box!r}", where=path, fix="bbox is [left, top, width, height] in pixels")
     left, top, wide, high = (float(v) for v in box)
     if wide <= 0 or high <= 0:

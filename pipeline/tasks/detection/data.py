@@ -155,9 +155,17 @@ def _folders(data: CocoData) -> tuple[tuple[str, ...], Split, Split]:
             where=data.validation_annotations,
             fix="validate on images that training does not see",
         )
-    for missing in sorted(path for path in files[0] | files[1] if not path.is_file()):
-        raise DataError("the image is annotated but missing", where=missing, fix="add the file, or drop its entry")
+    for path in sorted(files[0] | files[1]):
+        if not _is_file(path):
+            raise DataError("the image is annotated but missing", where=path, fix="add the file, or drop its entry")
     return train.labels, *splits
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that no file can have
+        return False
 
 
 def _read_image(path: Path) -> Pixels:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import ModelConfig
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, UserError
 from pipeline.tasks.detection.model import example_input
 
 
@@ -30,9 +31,15 @@ def build_network(model: ModelConfig, labels: int, size: tuple[int, int]) -> tup
     _check_options(factory, model)
     try:
         network = factory(labels, **model.options)
+    except UserError:
+        raise
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"{model.factory} refuses its options: {error}", where="train.model", fix="correct options"
+            f"{model.factory} refuses its options: {_told(error)}", where="train.model", fix="correct options"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's own code may raise
+        raise ModelError(
+            f"{model.factory} fails: {_told(error)}", where="train.model.factory", fix="correct it"
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(
@@ -40,7 +47,14 @@ def build_network(model: ModelConfig, labels: int, size: tuple[int, int]) -> tup
             where="train.model.factory",
             fix="return a torch.nn.Module",
         )
-    return network, _stride(network, model.factory, labels, size)
+    stride = _stride(network, model.factory, labels, size)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ModelError(
+            f"{model.factory} returned a network without a weight that can be trained",
+            where="train.model.factory",
+            fix="give it parameters that require a gradient",
+        )
+    return network, stride
 
 
 def _find(name: str) -> Callable[..., object]:
@@ -53,6 +67,10 @@ def _find(name: str) -> Callable[..., object]:
     except ImportError as error:
         raise ModelError(
             f"module {module_name} cannot be imported: {error}", where=where, fix="install it, or set PYTHONPATH"
+        ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's own code may raise
+        raise ModelError(
+            f"module {module_name} cannot be imported: {_told(error)}", where=where, fix="correct it"
         ) from error
     found = getattr(module, attribute, None)
     if not callable(found):
@@ -93,12 +111,18 @@ def _stride(network: nn.Module, factory: str, labels: int, size: tuple[int, int]
             where="preprocess.size",
             fix="use multiples of the network's largest stride (16 for the default detector)",
         ) from error
+    except Exception as error:  # whatever the user's own code may raise
+        raise ModelError(
+            f"{factory} does not run: {_told(error)}", where="train.model.factory", fix="correct its forward"
+        ) from error
     finally:
         network.train(training)
     scores, boxes = named_outputs(outputs, factory)
     expected = [1, labels, *scores.shape[2:]], [1, 4, *scores.shape[2:]]
-    if scores.ndim != 4 or ([*scores.shape], [*boxes.shape]) != expected:
+    if scores.ndim != 4 or ([*scores.shape], [*boxes.shape]) != expected or not scores.numel():
         raise _wrong(factory, f"scores {[*scores.shape]} and boxes {[*boxes.shape]}", labels)
+    if not (scores.is_floating_point() and boxes.is_floating_point()):
+        raise _wrong(factory, f"scores of {scores.dtype} and boxes of {boxes.dtype}", labels)
     stride = width // scores.shape[3]
     if (scores.shape[3] * stride, scores.shape[2] * stride) != (width, height):
         raise ModelError(
@@ -122,6 +146,13 @@ def named_outputs(outputs: object, factory: str) -> tuple[Tensor, Tensor]:
     if len(found) != 2 or not all(isinstance(output, Tensor) for output in found):
         raise _wrong(factory, f"a {type(outputs).__name__}", None)
     return found[0], found[1]
+
+
+def _told(error: BaseException) -> str:
+    """What the user's code raised, in one line, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{said}, at {place.filename}:{place.lineno}"
 
 
 def _wrong(factory: str, got: str, labels: int | None) -> ModelError:

@@ -12,6 +12,9 @@ from pipeline.errors import DataError
 
 Pixels = NDArray[np.uint8]
 
+TEXT = "tty"
+"""FFmpeg's format that plays text files as if they were typed on a terminal."""
+
 
 def read_frames(path: Path, wanted: Sequence[int]) -> Iterator[Pixels]:
     """The frames with the 0-based indices ``wanted`` (ascending), uint8 [H, W, 3] RGB, one at a time.
@@ -59,10 +62,10 @@ def declared_frames(path: Path) -> int | None:
 
 def _open(path: Path) -> InputContainer:
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # tags need not be UTF-8
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"the video cannot be opened: {error.strerror}", where=path, fix="give a video file") from None
-    if not container.streams.video:
+    if not container.streams.video or container.format.name == TEXT:
         container.close()
         raise DataError("the file has no video stream", where=path, fix="give a video file")
     container.streams.video[0].thread_type = "AUTO"

@@ -65,6 +65,13 @@ def test_a_run_writes_weights_history_and_metrics(tiny_settings, tmp_path):
     assert len(load_file(tmp_path / "out" / "model.safetensors")) > 100
 
 
+def test_layers_that_share_their_weights_are_kept(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    run(tiny_settings, tmp_path / "out", epochs=1, model={"factory": "tinynets:tied"})
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(weights["middle.0.weight"], weights["again.0.weight"])
+
+
 def test_training_learns_and_the_seed_decides(tiny_settings, tmp_path):
     tiny_settings["train"] |= LEARNING
     result, _ = run(tiny_settings, tmp_path / "a")

@@ -19,6 +19,13 @@ class Tiny(nn.Module):
         return {"scores": self.scores(features), "boxes": self.boxes(features)}
 
 
+def tied(labels):
+    """A layer that is used twice, by two names."""
+    net = plain(labels)
+    net.again = net.middle
+    return net
+
+
 def plain(labels):
     torch.manual_seed(0)
     return Tiny(labels, nn.ReLU())

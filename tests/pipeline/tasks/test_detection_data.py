@@ -137,6 +137,19 @@ def test_video_that_is_not_a_video(video):
     says(video, "clip.mp4", "cannot be opened")
 
 
+def test_text_is_not_played_as_a_terminal(video, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("hello\n" * 100)
+    says(video.model_copy(update={"video": notes}), "notes.txt", "no video stream")
+
+
+def test_tags_that_are_no_text_do_not_matter(video):
+    data = video.video.read_bytes()
+    assert data.count(b"Lavf") == 1
+    video.video.write_bytes(data.replace(b"Lavf", b"\xa9\xff\xfe\x80"))
+    consume(video)
+
+
 def test_file_without_a_video_stream(video, tmp_path):
     (tmp_path / "text.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
     says(video.model_copy(update={"video": tmp_path / "text.srt"}), "text.srt", "no video stream")
@@ -202,6 +215,12 @@ def test_annotations_that_are_not_text(video):
     says(video, "annotations.json", "not UTF-8")
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"images": [' + "9" * 5000 + "]}"])
+def test_annotations_beyond_all_measure(video, text):
+    video.annotations.write_text(text)
+    says(video, "annotations.json", "annotations are not JSON")
+
+
 def test_annotations_that_are_a_list(video):
     video.annotations.write_text("[]")
     says(video, "annotations.json", "a list, not an object")
@@ -224,6 +243,10 @@ def test_missing_key(video, key):
         (lambda c: c["annotations"][0].update(bbox=[5, 5, 10]), ("annotation 1", "bbox = [5, 5, 10]")),
         (lambda c: c["annotations"][0].update(bbox=[5, 5, 10, float("nan")]), ("annotation 1", "nan")),
         (lambda c: c["annotations"][0].update(bbox="all"), ("annotation 1", "'all'")),
+        (lambda c: c["annotations"][0].update(bbox=[10**400, 5, 10, 10]), ("annotation 1", "bbox = [1000")),
+        (lambda c: c["images"][0].update(file_name="a\0b"), ("image 1", r"file_name = 'a\x00b'")),
+        (lambda c: c["categories"][0].update(name="\ud800"), ("category 1", r"name = '\ud800'")),
+        (lambda c: c["categories"][0].update(name=""), ("category 1", "name = ''")),
         (lambda c: c["annotations"][0].pop("image_id"), ("image_id = None",)),
         (lambda c: c["annotations"].append("x"), ("an annotation", "image_id")),
         (lambda c: c["images"][0].pop("width"), ("image 1", "width")),
@@ -245,6 +268,11 @@ def test_contradictory_annotations(video, change, parts):
 def test_missing_image(folders):
     (folders.train_images / "0003.png").unlink()
     says(folders, "0003.png", "missing")
+
+
+def test_image_with_a_name_that_no_file_can_have(folders):
+    edit(folders.train_annotations, lambda c: c["images"][3].update(file_name="x" * 5000))
+    says(folders, "xxx", "missing")
 
 
 def test_file_that_is_not_an_image(folders):

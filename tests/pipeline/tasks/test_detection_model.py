@@ -31,6 +31,9 @@ def mine(tmp_path, monkeypatch):
 def answering(outputs):
     return (
         "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.weight = nn.Parameter(torch.ones(1))\n"
         "    def forward(self, x):\n"
         f"        return {outputs}\n"
         "def make(labels, size=3):\n"
@@ -162,6 +165,30 @@ def test_own_factory_with_a_dict_of_outputs(mine):
 )
 def test_own_factory_with_wrong_outputs(mine, outputs, part):
     says(ModelConfig(factory=mine(answering(outputs))), "mine:make", part)
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("def make(labels: broken", r"module mine cannot be imported: SyntaxError: .*mine\.py"),
+        ("1 / 0", r"module mine cannot be imported: ZeroDivisionError: division by zero, at .*mine\.py:3 "),
+        ("raise SystemExit(0)", "module mine cannot be imported: SystemExit: 0"),
+        ("def make(labels):\n    return {}['x']", r"mine:make fails: KeyError: 'x', at .*mine\.py:4 \(correct it"),
+        ("def make(labels):\n    raise SystemExit(0)", "mine:make fails: SystemExit: 0, at "),
+        ("def make(labels):\n    raise ValueError('a\\nb')", r"refuses its options: ValueError: a b, at .*mine\.py:4"),
+        (answering("[][1]"), r"mine:make does not run: IndexError: list index out of range, at .*mine\.py:8"),
+    ],
+)
+def test_own_code_that_raises_is_told_in_one_line(mine, source, part):
+    with pytest.raises(ModelError, match=part) as caught:
+        build_network(ModelConfig(factory=mine(source)), 1, SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_own_network_that_cannot_be_trained(mine):
+    source = answering("x[:, :1, ::8, ::8], x[:, [0] * 4, ::8, ::8]").replace("torch.ones(1)", "torch.ones(1), False")
+    with pytest.raises(ModelError, match="returned a network without a weight that can be trained"):
+        build_network(ModelConfig(factory=mine(source)), 1, SIZE)
 
 
 def test_size_that_the_detector_cannot_halve():

@@ -95,10 +95,13 @@ def damaged_model(kind):
         model = onnx.ModelProto()
     if kind == "ir":
         model.ir_version = 99
+    if kind == "text":
+        model.graph.node[0].op_type = "Nothing"
+        return model.SerializeToString().replace(b"Nothing", b"Noth\xc4ng")
     return model.SerializeToString()
 
 
-@pytest.mark.parametrize("kind", ["operator", "wiring", "type", "empty", "ir"])
+@pytest.mark.parametrize("kind", ["operator", "wiring", "type", "empty", "ir", "text"])
 def test_models_that_onnx_runtime_refuses(tiny_bundle, kind):
     with pytest.raises(BundleError, match=r"models/0\.onnx: ONNX Runtime cannot load it: "):
         CpuDelegate().load(*swapped(tiny_bundle, "models/0.onnx", damaged_model(kind)))
