@@ -15,7 +15,7 @@ from pipeline.report import json_report
 from pipeline.run import Options, run
 
 STAGES = (
-    Stage("train", "fakes.train", ("data", "train"), libraries=("numpy",)),
+    Stage("train", "fakes.train", ("data", "train"), libraries=("numpy",), resumes=True),
     Stage("export", "fakes.export", ("export", "target"), after=("train",)),
     Stage("package", "fakes.package", ("package",), after=("train", "export")),
 )
