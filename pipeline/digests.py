@@ -96,5 +96,5 @@ def _load(cache: Path | None) -> dict[str, tuple[Stamp, str]]:
     try:
         known = json.loads(cache.read_bytes())
         return {str(path): (list(stamp), str(digest)) for path, (stamp, digest) in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

@@ -72,6 +72,9 @@ STAGES: tuple[Stage, ...] = (
     ),
 )
 
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+"""What the system says where the user has put something else, or forbids to write."""
+
 
 class Tracker(Protocol):
     """Where a run's numbers and files are kept for comparison with other runs."""
@@ -297,6 +300,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             raise UserError(
                 "no space is left on the disk", where=folder, fix="free some and run again; earlier results are intact"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(folder) in str(error.filename):
-            raise UserError(f"cannot be written: {error.strerror}", where=error.filename) from error
+        if error.errno in _UNWRITABLE and str(folder) in str(error.filename):
+            where = error.filename2 or error.filename  # of a file that was to be renamed, its new name
+            raise UserError(f"cannot be written: {error.strerror}", where=where) from error
         raise

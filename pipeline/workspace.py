@@ -217,7 +217,7 @@ class Workspace:
         """Put a complete partial folder in its place; every step can be the last before a kill, see ``_recover``."""
         new, final, old = self.partial(name), self.stage(name), self._old(name)
         _remove(old)
-        if final.exists():
+        if final.exists() or final.is_symlink():
             final.rename(old)
         new.rename(final)
         self._key_file(name).unlink(missing_ok=True)
@@ -257,10 +257,14 @@ def read_record(folder: Path) -> Record | None:
         data = json.loads(path.read_bytes())
         if data.pop("schema") != SCHEMA:
             raise DamagedRecordError(f"{path} was written by another version")
-        data["outputs"] = {name: Output(**output) for name, output in data["outputs"].items()}
-        data["gates"] = tuple(data["gates"])
-        return Record(**data)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return Record(
+            key={group: dict(values) for group, values in data["key"].items()},
+            outputs={name: Output(**output) for name, output in data["outputs"].items()},
+            seconds=float(data["seconds"]),
+            metrics={name: float(value) for name, value in data["metrics"].items()},
+            gates=tuple(map(str, data["gates"])),
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedRecordError(f"{path} is damaged") from error
 
 
@@ -270,9 +274,11 @@ def _unusable(folder: Path, error: OSError) -> UserError:
 
 
 def _remove(folder: Path) -> None:
-    """Delete the folder, if there is one."""
-    if folder.exists():
+    """Delete the folder, or the file or link that lies in its place, if there is one."""
+    if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
 
 
 def _jsonable(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -286,5 +292,5 @@ def _read_json(path: Path) -> object:
     try:
         value: object = json.loads(path.read_bytes())
         return value
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

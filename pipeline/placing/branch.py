@@ -106,19 +106,21 @@ def _tighten(net: Network, best: _Best) -> Prices:
 
     Each round charges the path with the most stretches of the last cut's placement, averaged with the paths before
     (the fictitious play of a zero-sum game, Robinson 1951). The sum of the prices is one launch without a limit; with
-    one it is searched: more when the cut takes too many partitions, less when it takes fewer.
+    one it grows while the cut takes too many partitions and shrinks while it takes no more than allowed, by smaller
+    and smaller steps.
     """
     plain, labels = relax(net, net.may, {})
     best.offer(labels)
-    low, high = net.launch, None
-    total = net.launch if net.limit is None else max(net.launch, best.cost - plain)
+    total = net.launch
+    if net.limit is not None:
+        total += (best.cost - plain) // max(1, count(net, labels) - net.limit)
     weights: dict[tuple[int, ...], int] = {}
     chosen: tuple[int, Prices] = (plain, {})
     for rounds in range(1, TIGHTENINGS + 1):
-        path = _critical(net, labels)
-        if not path or not total:
+        if path := _critical(net, labels):
+            weights[path] = weights.get(path, 0) + rounds
+        if not weights or not total:
             break
-        weights[path] = weights.get(path, 0) + rounds
         scale = sum(weights.values())
         prices = {p: total * w // scale for p, w in weights.items()}
         value, labels = relax(net, net.may, prices)
@@ -129,21 +131,29 @@ def _tighten(net: Network, best: _Best) -> Prices:
         if value >= best.cost:
             break
         if net.limit is not None:
-            low, high = (total, high) if count(net, labels) > net.limit else (low, total)
-            total = 2 * total + 1 if high is None else (low + high) // 2
+            more = count(net, labels) > net.limit
+            total = total * (rounds + 3) // (rounds + 1) if more else total * (rounds + 1) // (rounds + 3)
+            total = max(total, net.launch)
     return chosen[1]
 
 
 def _critical(net: Network, labels: Sequence[bool]) -> tuple[int, ...]:
-    """A path with as many stretches of NPU units as there are partitions; empty without NPU units."""
+    """A path with as many stretches of NPU units as there are partitions, from end to end; empty without NPU units.
+
+    Of several the one through units that are close in the order, which tends to be the longest.
+    """
     found = phases(net, labels)
     ends = [unit for unit, on_npu in enumerate(labels) if on_npu]
     if not ends:
         return ()
     path = [max(ends, key=lambda unit: (found[unit], -unit))]
     while net.before[path[-1]]:
-        path.append(max(net.before[path[-1]], key=lambda unit: (found[unit], -unit)))
-    return tuple(reversed(path))
+        path.append(max(net.before[path[-1]], key=lambda unit: (found[unit], unit)))
+    path.reverse()
+    for unit, before in enumerate(net.before):
+        if path[-1] in before:
+            path.append(unit)
+    return tuple(path)
 
 
 def _split(net: Network, may: May, labels: list[bool]) -> int | None:

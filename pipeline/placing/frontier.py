@@ -12,6 +12,10 @@ Trail = tuple[bool, "Trail"] | None
 """The devices of the units so far, last first."""
 
 
+WIDEST = 4096
+"""States that one unit may have: those of about six tensors alive at once."""
+
+
 class State(NamedTuple):
     """A placement of the first units, reduced to what the rest of the problem can notice.
 
@@ -51,7 +55,7 @@ class Step(NamedTuple):
 
 
 def cheapest(net: Network, ceiling: int, budget: int) -> list[bool] | None:
-    """The cheapest allowed placement, ``None`` when that takes more than ``budget`` states.
+    """The cheapest allowed placement, ``None`` when that takes too many states.
 
     Units are placed in order. The rest of the problem notices of the placement so far only, for each tensor with
     consumers to come, the phase of its producer (its device and its earliest partition) and whether its crossing is
@@ -65,7 +69,7 @@ def cheapest(net: Network, ceiling: int, budget: int) -> list[bool] | None:
     Args:
         net: the problem.
         ceiling: what some allowed placement costs, in picoseconds; states that cannot reach it are dropped.
-        budget: how many states may be made.
+        budget: how many states may be made in all; of one unit there may be ``WIDEST``.
     """
     phased = bool(net.launch) or net.limit is not None
     states = [State(0, 0, (), None)]
@@ -80,7 +84,7 @@ def cheapest(net: Network, ceiling: int, budget: int) -> list[bool] | None:
                 if same is None or new.paid < same.paid:
                     grown[new.key, new.partitions] = new
         budget -= len(grown)
-        if budget < 0:
+        if budget < 0 or len(grown) > WIDEST:
             return None
         states = _undominated(net, step, list(grown.values())) if phased else list(grown.values())
     return _labels(min(states, key=lambda s: (s.paid, s.partitions)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 from pipeline.errors import ModelError
-from pipeline.placing.problem import CPU, NPU, Problem, picoseconds
+from pipeline.placing.problem import CPU, NPU, Problem, Unit, picoseconds
 
 Labels = Sequence[bool]
 """Per unit, in a network's order: whether it is on the NPU."""
@@ -72,19 +72,11 @@ def network(problem: Problem) -> Network:
         for c in wire.consumers:
             if wire.producer is not None:
                 before[c].add(wire.producer)
-    may = []
-    for name in order:
-        unit = units[name]
-        if unit.must == NPU and unit.npu_ms is None:
-            raise ModelError("must be on the NPU, which cannot run it", where=name, fix="place it on the CPU")
-        on_cpu = () if unit.must == NPU else (False,)
-        on_npu = () if unit.must == CPU or unit.npu_ms is None else (True,)
-        may.append((*on_cpu, *on_npu))
     net = Network(
         tuple(order),
         tuple(picoseconds(units[n].cpu_ms) for n in order),
         tuple(picoseconds(units[n].npu_ms or 0.0) for n in order),
-        tuple(may),
+        tuple(_may(units[n]) for n in order),
         wires,
         tuple(tuple(sorted(b)) for b in before),
         picoseconds(problem.launch_ms),
@@ -144,6 +136,15 @@ def fewest(net: Network, may: Sequence[tuple[bool, ...]]) -> list[bool]:
         phase = max((found[b] for b in before), default=0)
         found.append(phase if phase % 2 in devices else phase + 1)
     return [phase % 2 == 1 for phase in found]
+
+
+def _may(unit: Unit) -> tuple[bool, ...]:
+    """The devices that ``unit`` may be on."""
+    if unit.must == NPU and unit.npu_ms is None:
+        raise ModelError("must be on the NPU, which cannot run it", where=unit.name, fix="place it on the CPU")
+    on_cpu = () if unit.must == NPU else (False,)
+    on_npu = () if unit.must == CPU or unit.npu_ms is None else (True,)
+    return (*on_cpu, *on_npu)
 
 
 def _require_feasible(net: Network) -> None:

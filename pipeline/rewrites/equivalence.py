@@ -17,6 +17,9 @@ Array = NDArray[Any]
 SPREAD = 2.0
 """Standard deviation of the random inputs: wide enough to reach both ends of a HardSwish or a ReLU6."""
 
+CENTRE = 1.0
+"""Mean of the random inputs: not 0, where the mean of an image would be all rounding."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -34,7 +37,7 @@ class Difference:
 def equivalent(before: onnx.ModelProto, after: onnx.ModelProto, seed: int) -> Difference:
     """The largest difference between the outputs of two models on the same random inputs.
 
-    Float inputs are normal with standard deviation ``SPREAD``, integers 0 to 9, unknown dimensions 1.
+    Float inputs are normal around ``CENTRE`` with standard deviation ``SPREAD``, integers 0 to 9, unknown dimensions 1.
 
     Raises:
         ModelError: the models differ in the names of their outputs, or ONNX Runtime cannot run one of them.
@@ -48,7 +51,7 @@ def equivalent(before: onnx.ModelProto, after: onnx.ModelProto, seed: int) -> Di
         if first.shape != second.shape:
             raise ModelError(f"has shape {second.shape}, not {first.shape}", where=name)
     absolute = [_farthest(a, b) for a, b in pairs]
-    scales = [float(np.max(np.abs(a.astype(np.float64)), initial=0.0)) for a, _ in pairs]
+    scales = [float(np.max(np.abs(a[np.isfinite(a)].astype(np.float64)), initial=0.0)) for a, _ in pairs]
     relative = [d / s if s > 0 else (0.0 if d == 0 else np.inf) for d, s in zip(absolute, scales, strict=True)]
     return Difference(max(absolute, default=0.0), float(max(relative, default=0.0)))
 
@@ -149,7 +152,7 @@ def _random_inputs(model: onnx.ModelProto, generator: np.random.Generator) -> di
             kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
             shape = [d.dim_value or 1 for d in value.type.tensor_type.shape.dim]
             floating = np.issubdtype(kind, np.floating)
-            drawn = generator.normal(0, SPREAD, shape) if floating else generator.integers(0, 10, shape)
+            drawn = generator.normal(CENTRE, SPREAD, shape) if floating else generator.integers(0, 10, shape)
             feeds[value.name] = drawn.astype(kind)
     return feeds
 

@@ -40,15 +40,17 @@ def name_replacement(
     """Name the nodes ``new``, their tensors and ``constants``, which replaced the nodes ``old``, in place.
 
     The old node with weights, or else the last, gives its name: to the only new node, or the only one with weights;
-    every other is called ``name/Operator``. The values ``outputs`` keep the names they have.
+    every other is called ``name/Operator``, and all take over its metadata. The values ``outputs`` keep their names.
     """
     names.nodes -= {str(n.name) for n in old}
     weighted = [n for n in old if n.op_type in WEIGHTED]
-    base = str((weighted[0] if weighted else old[-1]).name)
+    origin = weighted[0] if weighted else old[-1]
+    base = str(origin.name)
     heirs = list(new) if len(new) == 1 else [n for n in new if n.op_type in WEIGHTED]
     for node in new:
         inherits = len(heirs) == 1 and node is heirs[0]
         node.name = names.node(base if inherits else f"{base}/{node.op_type}")
+        node.metadata_props.update(origin.metadata_props)
         for value in node.outputs:
             if not any(value is o for o in outputs):
                 value.name = names.value(str(node.name))

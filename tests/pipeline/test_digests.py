@@ -83,7 +83,7 @@ def test_missing_files_and_folders_are_errors(tmp_path):
         digests.files_in(tmp_path / "none")
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a": 3}', b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a": 3}', b"\xff", b"[" * 100_000])
 def test_a_damaged_cache_is_an_empty_one(old, tmp_path, text):
     (tmp_path / "cache").write_bytes(text)
     assert Digests(tmp_path / "cache").file(old) == hashlib.sha256(b"first").hexdigest()

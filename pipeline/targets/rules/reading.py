@@ -20,6 +20,9 @@ INDICES = {"Gather": 1, "Where": 0}
 POSITIONS = frozenset({"ArgMax", "ArgMin"})
 """Operators whose outputs by definition are positions."""
 
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+"""Operators whose tensors begin with time, then directions where there are any, then the batch."""
+
 DEFAULT_AXES = {"ArgMax": 0, "ArgMin": 0, "Split": 0, "Gather": 0, "Flatten": 1}
 """ONNX's axis where the operator does not say; elsewhere the last."""
 
@@ -111,6 +114,13 @@ def reduced(node: Node) -> tuple[int, ...]:
 def channels(node: Node) -> int:
     """The channels of the first input, 0 when they are not known."""
     return size(node.required(0), 1)
+
+
+def batch(node: Node, tensor: Tensor) -> int:
+    """The batch size of ``tensor``, 1 where it is not known or there is none; recurrent layers have theirs second."""
+    if node.op in RECURRENT:
+        return size(node.required(0), 0 if node.int("layout", 0) else 1) or 1
+    return size(tensor, 0) or 1 if len(tensor.shape or ()) > 1 else 1
 
 
 def depthwise(node: Node) -> bool:

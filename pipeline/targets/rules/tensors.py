@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.graph.view import Node
 from pipeline.targets.profile import Limits
-from pipeline.targets.rules.reading import choices, data, elements, number, shown
+from pipeline.targets.rules.reading import RECURRENT, batch, choices, data, elements, number, shown
 
 BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2}
 
@@ -30,7 +30,10 @@ def static_but_batch(node: Node, limits: Limits) -> str | None:
 def max_rank(node: Node, limits: Limits) -> str | None:
     """Only the innermost {rank} dimensions of a tensor may be larger than 1."""
     for tensor in (*node.activations, *node.outputs):
-        outer = (tensor.shape or ())[: -int(number(limits, "rank"))]
+        shape = tensor.shape or ()
+        if node.op in RECURRENT and len(shape) == 4 and shape[1] == 1:
+            shape = (shape[0], *shape[2:])  # its only direction is no dimension elsewhere
+        outer = shape[: -int(number(limits, "rank"))]
         if any(d is not None and d > 1 for d in outer):
             return f"{tensor.name} has shape {shown(tensor)}"
     return None
@@ -55,16 +58,16 @@ def exact_dimensions(node: Node, limits: Limits) -> str | None:
 def batch_one(node: Node, limits: Limits) -> str | None:
     """The batch size must be 1."""
     for tensor in (*node.activations, *node.outputs):
-        if tensor.shape and len(tensor.shape) > 1 and tensor.shape[0] not in (1, None):
-            return f"{tensor.name} has batch size {tensor.shape[0]}"
+        if batch(node, tensor) != 1:
+            return f"{tensor.name} has batch size {batch(node, tensor)}"
     return None
 
 
 def max_batch(node: Node, limits: Limits) -> str | None:
     """The batch size must be at most {batch}."""
     for tensor in (*node.activations, *node.outputs):
-        if len(tensor.shape or ()) > 1 and elements((tensor.shape or ())[:1]) > number(limits, "batch"):
-            return f"{tensor.name} has batch size {shown(tensor)[0]}"
+        if batch(node, tensor) > number(limits, "batch"):
+            return f"{tensor.name} has batch size {batch(node, tensor)}"
     return None
 
 

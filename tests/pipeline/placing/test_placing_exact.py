@@ -119,7 +119,7 @@ def feasible(problem):
     return None
 
 
-@check(2500)
+@check(1500)
 @given(problems())
 def test_exact_is_what_brute_force_finds(problem):
     found = feasible(problem)
@@ -132,7 +132,7 @@ def test_exact_is_what_brute_force_finds(problem):
         assert not faults(problem, found, partitions(problem, found.devices))
 
 
-@check(1500)
+@check(700)
 @given(problems())
 def test_dynamic_programming_alone_is_what_brute_force_finds(problem):
     if brute_force(problem) is not None:
@@ -141,7 +141,7 @@ def test_dynamic_programming_alone_is_what_brute_force_finds(problem):
         assert cost(net, labels) / 1e9 == brute_force(problem)
 
 
-@check(1500)
+@check(700)
 @given(problems())
 def test_branch_and_bound_alone_is_what_brute_force_finds(problem):
     if brute_force(problem) is not None and (problem.launch_ms or problem.limit is not None):
@@ -151,7 +151,7 @@ def test_branch_and_bound_alone_is_what_brute_force_finds(problem):
         assert bound / 1e9 == brute_force(problem)
 
 
-@check(800)
+@check(400)
 @given(problems(launches=(0.0,), limits=(None,), policies=("any",), musts=0.0))
 def test_minimum_cut_alone_is_what_brute_force_finds(problem):
     found = mincut(problem)
@@ -159,7 +159,7 @@ def test_minimum_cut_alone_is_what_brute_force_finds(problem):
     assert found.optimal
 
 
-@check(800)
+@check(400)
 @given(problems(), st.integers(0, 6))
 def test_without_budget_the_bound_still_holds(problem, sets):
     best = brute_force(problem)
@@ -171,7 +171,7 @@ def test_without_budget_the_bound_still_holds(problem, sets):
         assert not faults(problem, found, partitions(problem, found.devices))
 
 
-@check(800)
+@check(400)
 @given(problems())
 def test_exact_is_never_above_greedy_nor_the_cpu(problem):
     found = feasible(problem)
@@ -186,7 +186,7 @@ def test_exact_is_never_above_greedy_nor_the_cpu(problem):
             assert (alone.npu_partitions, alone.crossings) == (0, ())
 
 
-@check(500)
+@check(250)
 @given(problems(), st.data())
 def test_dearer_crossings_and_launches_never_lower_the_optimum(problem, data):
     found = feasible(problem)
@@ -203,7 +203,7 @@ def test_dearer_crossings_and_launches_never_lower_the_optimum(problem, data):
         assert exact(looser).ms <= found.ms
 
 
-@check(300)
+@check(150)
 @given(problems())
 def test_the_answer_does_not_depend_on_when_it_is_asked(problem):
     found = feasible(problem)
@@ -212,7 +212,7 @@ def test_the_answer_does_not_depend_on_when_it_is_asked(problem):
         assert exact(problem, states=0) == exact(problem, states=0)
 
 
-@check(300)
+@check(150)
 @given(problems(limits=(None,), policies=("any",)), st.integers(0, 2**32 - 1))
 def test_the_order_in_which_units_are_listed_changes_nothing(problem, seed):
     found = feasible(problem)
@@ -223,7 +223,7 @@ def test_the_order_in_which_units_are_listed_changes_nothing(problem, seed):
         assert exact(Problem(units, tensors, problem.launch_ms)).ms == found.ms
 
 
-@check(200)
+@check(150)
 @given(problems(most=9, limits=(None, 1, 2)))
 def test_policy_first_is_the_limit_of_one_partition(problem):
     first = Problem(problem.units, problem.tensors, problem.launch_ms, problem.max_npu_partitions, "first")

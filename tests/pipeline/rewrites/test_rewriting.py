@@ -11,8 +11,10 @@ from torchvision.models import mobilenet_v3_small, resnet18
 
 from pipeline.errors import ModelError
 from pipeline.graph.capture import capture
+from pipeline.graph.model import check
 from pipeline.graph.view import view
-from pipeline.rewrites.equivalence import equivalent, run
+from pipeline.rewrites.checking import HEAVY, checked
+from pipeline.rewrites.equivalence import CENTRE, SPREAD, equivalent, run
 from pipeline.rewrites.nouns import Kind
 from pipeline.rewrites.patterns import Patterns, single
 from pipeline.rewrites.reading import source
@@ -106,6 +108,33 @@ def test_the_replacement_of_a_weighted_node_keeps_its_name_and_new_weights_take_
     assert equivalent(before, applied.model, 0).relative < 1e-6
 
 
+def test_checking_without_the_weights_finds_what_checking_with_them_does():
+    text = "g (float[2,4,6,6] x) => (float[N,M] y) { a = Conv (x, w) b = Reshape (a, s) y = Relu (b) }"
+    before = raw(text, w=weights(HEAVY, 4, 1, 1), s=np.array([2, -1]), unused=weights(2))
+    helper.set_model_props(before, {"author": "me"})
+    light, full = checked(before, "here"), check(before, "here")
+    assert [v.name for v in light.graph.input] == ["x"]
+    for graph in (light.graph, full.graph):
+        graph.value_info.sort(key=lambda v: v.name)
+        graph.initializer.sort(key=lambda t: t.name)
+    assert light == full
+    with pytest.raises(ModelError, match="here: is not valid ONNX"):
+        checked(raw("g (float[2,2000] x) => (float[9] y) { y = MatMul (x, w) }", w=weights(1999, 9)), "here")
+
+
+def test_new_nodes_take_over_the_metadata_of_those_they_replace():
+    before = raw(IMAGE + "{ y = HardSwish (x) }")
+    before.graph.node[0].metadata_props.add(key="scope", value="head.act")
+    after = rule("hard-swish-to-clip").apply(before).model
+    assert [n.metadata_props[0].value for n in after.graph.node] == ["head.act"] * 4
+
+
+def test_a_rewrite_gives_the_same_bytes_each_time():
+    before = raw(IMAGE + "{ y = Conv <group = 2> (x, w) }", w=weights(4, 2, 1, 1))
+    first, second = (rule("split-grouped-conv").apply(before).model for _ in range(2))
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
+
+
 def test_a_weight_that_others_read_survives():
     before = raw(
         "g (float[4,4] x) => (float[4,4] y, float[4,4] z) { y = MatMul (x, w) z = Add (x, w) }", w=weights(4, 4)
@@ -154,7 +183,7 @@ def test_the_difference_of_two_models_is_the_largest():
     text = "g (float[2,3] x) => (float[2,3] y, float[2,3] z) { y = Mul (x, a) z = Mul (x, b) }"
     before = raw(text, a=number(1), b=number(100))
     after = raw(text, a=number(1.5), b=number(101))
-    largest = np.abs(np.random.default_rng(3).normal(0, 2, (2, 3))).max()
+    largest = np.abs(np.random.default_rng(3).normal(CENTRE, SPREAD, (2, 3))).max()
     found = equivalent(before, after, 3)
     assert found.relative == pytest.approx(0.5)
     assert found.absolute == pytest.approx(largest, rel=1e-5)
@@ -245,7 +274,7 @@ def test_rules_know_what_torch_exports(opset):
     }
 
 
-def test_large_graphs_are_searched_in_time_that_grows_with_them():
+def test_a_thousand_places_are_found_and_rewritten():
     lines = "\n".join(f"v{i + 1} = HardSwish (v{i})" for i in range(1000))
     long = raw(f"g (float[1,4] v0) => (float[1,4] v1000) {{ {lines} }}")
     found = candidates(long)

@@ -119,10 +119,10 @@ def normalised(p):
     return plain(f"y = LpNormalization <axis = 1, p = {p}> (x)")
 
 
-def lstm(direction, count):
+def lstm(direction, count, batch=1):
     body = f'y = LSTM <hidden_size = 3, direction = "{direction}"> (x, w, r)'
     constants = {"w": np.zeros((count, 12, 4), np.float32), "r": np.zeros((count, 12, 3), np.float32)}
-    return f"g (float[5,1,4] x) => (float[5,{count},1,3] y) {{ {body} }}", constants
+    return f"g (float[5,{batch},4] x) => (float[5,{count},{batch},3] y) {{ {body} }}", constants
 
 
 def peepholes():
@@ -455,6 +455,10 @@ MORE = [
         None),
     ("activation_types", {"types": ("int8",)}, plain("y = Gather <axis = 1> (x, i)", other=", int64[2] i"), None),
     ("argmax_depth", {"depth": 127}, argmax("1,4,4,4", axis=3), "it is along axis 3"),
+    ("batch_one", {}, lstm("forward", 1), None),
+    ("batch_one", {}, lstm("forward", 1, batch=2), "x has batch size 2"),
+    ("max_rank", {"rank": 3}, lstm("forward", 1), None),
+    ("max_rank", {"rank": 3}, lstm("bidirectional", 2), "y has shape [5, 2, 1, 3]"),
     ("broadcast_per_channel", {}, plain("y = Add (x, x2)", other=", float[1] x2"), None),
     ("broadcast_per_channel", {}, plain("y = Add (x, x2)", other=TWICE), None),
     ("concat_aligned", {"multiple": 32, "channels": 64}, plain("y = Concat <axis = 1> (x, x)", x="1,64,1,1"), None),
