@@ -20,8 +20,8 @@ test: lint ## lint, then run the tests
 	$(BIN)/python -m pytest -q
 
 lint: $(READY) ## check style, types and the direction of imports
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check pipeline runtime tests
+	$(BIN)/ruff format --check pipeline runtime tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -88,7 +88,7 @@ def run_command(
     """Run every stage that is stale, and say why it is."""
     if first and last and NAMES.index(first) > NAMES.index(last):
         raise typer.BadParameter(f"--from {first} comes after --to {last}")
-    loaded = configfile.load(config, overrides or ())
+    loaded = _load(config, overrides)
     options = Options(
         runs=runs,
         profile=_profile(loaded),
@@ -116,7 +116,7 @@ def schema_command() -> None:
 @config_app.command("validate")
 def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a configuration file, the files it names, and its target."""
-    loaded = configfile.load(config, overrides or ())
+    loaded = _load(config, overrides)
     problems = configfile.missing_files(loaded)
     try:
         _profile(loaded)
@@ -153,7 +153,7 @@ def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = 
     """Measure the packaged bundle again: bytes, host time and start-up, beside its peers."""
     from pipeline import bench  # noqa: PLC0415 (imports torch)
 
-    loaded = configfile.load(config, overrides or ())
+    loaded = _load(config, overrides)
     with progress.console(sys.stdout) as console:
         rows = bench.bench(loaded.config, runs / loaded.config.name, console)
     widths = [
@@ -194,10 +194,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+def _load(config: Path, overrides: Sequence[str] | None) -> configfile.LoadedConfig:
+    """The configuration; modules that lie beside it can be named in it, as a model's factory."""
+    loaded = configfile.load(config, overrides or ())
+    beside = str(config.parent.absolute())
+    if beside not in sys.path:
+        sys.path.append(beside)
+    return loaded
+
+
 def _spell_out(words: Sequence[str]) -> list[str]:
     """The words with ``all`` after each ``--force`` that names no stage."""
     spelled: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         spelled.append(word)
         if word == "--force" and following not in (*NAMES, EVERY):
             spelled.append(EVERY)

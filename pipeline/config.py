@@ -80,6 +80,7 @@ class TrainConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     epochs: Count = 10
     patience: Count = Field(10, description="epochs without a better AP50 before training stops early")
+    min_ap50: float = Field(0.0, ge=0, le=1, description="gate: the least AP50 that the float network must reach")
     batch_size: Count = 16
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(1e-4, ge=0)
@@ -96,6 +97,7 @@ class TrainConfig(Section):
 class QuantizeConfig(Section):
     """The quantize stage."""
 
+    max_ap50_drop: float = Field(1.0, ge=0, le=1, description="gate: the most AP50 that int8 may cost, of 1")
     calibration_images: Count = Field(64, description="taken evenly from the training split")
     range: Literal["minmax", "percentile", "mse"] = Field("mse", description="how an activation's range is chosen")
     percentile: float = Field(99.99, gt=50, le=100, description="of the values kept, when range is percentile")

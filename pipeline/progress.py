@@ -59,7 +59,8 @@ class PlainConsole(_Speaker):
         self._done += n
         if time.monotonic() - self._said >= _PAUSE_SECONDS:
             self._said = time.monotonic()
-            self.message(f"{self._what} {self._done}/{self._total}")
+            of = f"/{self._total}" if self._total else ""  # 0: nobody knows how many there are
+            self.message(f"{self._what} {self._done}{of}")
 
     def message(self, text: str) -> None:
         """Say one line, at once."""

@@ -270,7 +270,7 @@ class _StageProgress:
         """Record ``name`` at ``step``."""
         self._console.metric(name, value, step)
         if self._tracker is not None:
-            self._tracker.metric(f"{self._stage}.{name}", float(value), step)
+            self._tracker.metric(f"{self._stage}.epoch.{name}", float(value), step)
 
 
 def _reason(error: BaseException | None) -> str:

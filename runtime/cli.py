@@ -125,7 +125,7 @@ def _summary_lines(summary: Summary) -> list[str]:
     ]
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
     if summary.tracks is None:
-        lines.append("tracking and counting need: pip install 'edge-npu-pipeline[video]'")
+        lines.append("tracking and counting need: pip install supervision trackers")
     if summary.delegate != "cpu":
         lines.append(f"times are of this host: {summary.target} is simulated")
     else:

@@ -53,7 +53,7 @@ class Source:
 
 def missing_extra(package: str) -> SourceError:
     """The error for a package of the ``video`` extra that is not installed."""
-    fix = "pip install 'edge-npu-pipeline[video]'"
+    fix = "pip install av pillow supervision trackers"
     return SourceError(f"the package {package} is needed and is not installed", fix=fix)
 
 

@@ -25,6 +25,7 @@ def run(context: Context) -> Result:
     config = context.config
     target = library.load(context.profile)
     graph = view(load(context.inputs["export"] / MODEL))
+    named = {node.name: node for node in graph.nodes}
     limit = config.partition.max_npu_partitions or target.partition.max_npu_partitions
     placed = place(graph, by_target(target, no_kernel), limit)
     save_coverage(context.out / COVERAGE, target.name, placed)
@@ -32,10 +33,9 @@ def run(context: Context) -> Result:
     on_npu = sum(p.macs for p in placed if p.device == NPU)
     fraction = on_npu / macs if macs else 1.0
     floor = config.coverage.min_macs_on_npu
-    costly = [p for p in placed if p.device != NPU and p.macs] or [p for p in placed if p.device != NPU]
-    first = next(iter(costly), None)
     gates: tuple[str, ...] = ()
     if fraction < floor:
+        first = next((p for p in placed if p.reasons and by_target(target, no_kernel)(named[p.node])), None)
         because = "" if first is None else f"; first fallback: {first.node} ({first.op}): {first.reasons[0]}"
         taken = f"{target.name} takes {fraction:.2%} of the MACs ({on_npu:,} of {macs:,})"
         gates = (f"coverage.min_macs_on_npu is {floor:.2%}, {taken}{because}",)

@@ -68,8 +68,16 @@ def run(context: Context) -> Result:
             **{f"float_{name}": value for name, value in float_scores.items()},
             **int8_scores,
             **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
-        }
+        },
+        _gates(float_scores["ap50"] - int8_scores["ap50"], config.quantize.max_ap50_drop, lowest),
     )
+
+
+def _gates(drop: float, ceiling: float, lowest: LayerError | None) -> tuple[str, ...]:
+    if drop <= ceiling:
+        return ()
+    worst_layer = "" if lowest is None else f"; worst layer: {lowest.node} ({lowest.op}), {lowest.sqnr_db:.1f} dB"
+    return (f"quantize.max_ap50_drop is {ceiling:.4f}, int8 costs {drop:.4f} of AP50{worst_layer}",)
 
 
 def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:

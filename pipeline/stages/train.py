@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 
 from pipeline import tasks
 from pipeline.config import TrainConfig
+from pipeline.tasks.detection.learner import progress
 from pipeline.tasks.detection.model import count_parameters
 from pipeline.tasks.inference import infer_torch, load_weights
 from pipeline.training.launch import Place, launch, place
@@ -48,13 +49,19 @@ def run(context: Context) -> Result:
     rmtree(context.out / "cache", ignore_errors=True)
     load_weights(network, context.out / WEIGHTS)
     history = json.loads((context.out / HISTORY).read_text(encoding="utf-8"))
+    if len(history) < context.config.train.epochs:
+        context.progress.message(
+            f"stopped early: no better for {context.config.train.patience} epochs (train.patience)"
+        )
+    scores = task.evaluate(task.detector(infer_torch(network, task)))
     return Result(
-        {
-            **task.evaluate(task.detector(infer_torch(network, task))),
-            "epochs": float(len(history)),
-            "parameters": float(count_parameters(network)),
-        }
+        {**scores, "epochs": float(len(history)), "parameters": float(count_parameters(network))},
+        _gates(scores["ap50"], context.config.train.min_ap50),
     )
+
+
+def _gates(ap50: float, floor: float) -> tuple[str, ...]:
+    return (f"train.min_ap50 is {floor:.2%}, training reached {ap50:.2%}",) if ap50 < floor else ()
 
 
 def fit(context: Context, where: Place) -> None:
@@ -76,7 +83,7 @@ def fit(context: Context, where: Place) -> None:
             max_epochs=config.train.epochs,
             gradient_clip_val=GRADIENT_NORM,
             callbacks=[
-                EarlyStopping("ap50", mode="max", patience=config.train.patience, check_on_train_epoch_end=False),
+                EarlyStopping("progress", mode="max", patience=config.train.patience, check_on_train_epoch_end=False),
                 Recorder(out, context.progress),
             ],
             use_distributed_sampler=False,
@@ -99,7 +106,7 @@ def _precision(config: TrainConfig, where: Place) -> Literal["32-true", "bf16-mi
 
 def _finished(history: list[dict[str, float]], config: TrainConfig) -> bool:
     """Whether training had come to its end, by number of epochs or by early stopping."""
-    scores = [epoch["ap50"] for epoch in history]
+    scores = [progress(epoch) for epoch in history]
     since_best = len(scores) - 1 - scores.index(max(scores))
     return len(history) >= config.epochs or since_best >= config.patience
 

@@ -14,24 +14,27 @@ from pipeline.targets.profile import FIGURES, RuleUse, Target
 from pipeline.targets.rules import RULES, placeholders
 from runtime.npu.contracts import CONTRACTS
 
+SHIPPED = Path(__file__).parents[2] / "configs" / "targets"
+"""The profiles that come with the project."""
+
 
 def folder(config: Path) -> Path:
-    """Where the targets of the configuration ``config`` lie: ``targets/`` beside it, else this project's own."""
-    beside = config.parent / "targets"
-    return beside if beside.is_dir() else Path(__file__).parents[2] / "configs" / "targets"
+    """Where the configuration ``config`` has targets of its own, which come before the shipped ones of their name."""
+    return config.parent / "targets"
 
 
 def names(profiles: Path) -> tuple[str, ...]:
-    """The targets in the folder ``profiles``, sorted."""
-    return tuple(sorted(p.stem for p in profiles.glob("*.yaml")))
+    """The targets in the folder ``profiles`` and the shipped ones, sorted."""
+    return tuple(sorted({p.stem for home in (profiles, SHIPPED) for p in home.glob("*.yaml")}))
 
 
 def find(name: str, profiles: Path) -> Path:
-    """The file of the target ``name`` in the folder ``profiles``; raises ``TargetError`` with the nearest name."""
-    path = profiles / f"{name}.yaml"
-    if not path.is_file():
+    """The file of the target ``name``, in ``profiles`` or shipped; raises ``TargetError`` with the nearest name."""
+    paths = [home / f"{name}.yaml" for home in (profiles, SHIPPED)]
+    found = next((path for path in paths if path.is_file()), None)
+    if found is None:
         raise TargetError(f"there is no target {name}", where=profiles, fix=_near(name, names(profiles)))
-    return path
+    return found
 
 
 def load(path: Path) -> Target:

@@ -42,7 +42,7 @@ class Project:
     def process(self, words):
         """Run Python with ``words`` in the folder."""
         root = str(Path(__file__).parents[2])
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, str(self.folder)]), "NO_COLOR": "1"}
+        environment = {**os.environ, "PYTHONPATH": root, "NO_COLOR": "1"}
         done = subprocess.run(
             [sys.executable, *words], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )

@@ -80,12 +80,13 @@ def test_mlflow_has_the_run_and_the_registered_model(finished):
         parameters = dict(database.execute("select key, value from params").fetchall())
         tags = dict(database.execute("select key, value from tags").fetchall())
         models = [name for (name,) in database.execute("select name from registered_models")]
-        epochs = database.execute("select count(*) from metrics where key = 'train.ap50'").fetchone()[0]
+        epochs = database.execute("select count(*) from metrics where key = 'train.epoch.ap50'").fetchone()[0]
     assert metrics["package.differing_bytes"] == 0
     assert parameters["train.epochs"] == "2"
     assert tags["target"] == "coral-edgetpu-usb3"
     assert models == ["tiny"]
-    assert epochs >= 2
+    assert epochs == 2
+    assert metrics["train.ap50"] == report(finished)["metrics"]["train.ap50"]
 
 
 def test_another_target_shares_the_training(finished):

@@ -216,6 +216,13 @@ def test_targets_are_listed_with_their_confidence():
     assert "(confidence: low, hypothetical)" in done.stdout
 
 
+def test_no_words_print_the_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code in (0, 2)
+    assert "Usage: pipeline" in "".join(capsys.readouterr())
+
+
 def test_a_targets_page_is_printed(capsys):
     for words, path in (("conv-only", "conv-only.md"), (None, "README.md")):
         with pytest.raises(SystemExit):
@@ -229,7 +236,8 @@ def test_the_targets_beside_a_configuration_are_listed(tmp_path, capsys):
     (tmp_path / "targets/mine.yaml").write_text(profile.replace("name: conv-only", "name: mine"))
     with pytest.raises(SystemExit):
         cli.main(["targets", "--config", str(tmp_path / "use.yaml")])
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["mine"]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert {"mine", "conv-only", "coral-edgetpu-usb3"} <= set(listed)
     with pytest.raises(SystemExit) as stop:
         cli.main(["targets", "mime", "--config", str(tmp_path / "use.yaml")])
     assert stop.value.code == 1

@@ -48,7 +48,7 @@ def test_everything_but_video_works_without_the_extra(tmp_path, split_bundle, fr
     played = blocked(split_bundle, "--source", frames, "--events", tmp_path / "e.jsonl")
     assert (played.returncode, played.stderr) == (0, "")
     assert "not tracked" in played.stdout
-    assert "tracking and counting need: pip install 'edge-npu-pipeline[video]'" in played.stdout
+    assert "tracking and counting need: pip install supervision trackers" in played.stdout
     events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
     assert len(events) == 3
     assert {detection["track"] for event in events for detection in event["detections"]} == {None}
@@ -60,7 +60,7 @@ def test_video_without_the_extra_names_it(tmp_path, tiny_bundle, frames):
     for words in (("--source", tmp_path / "clip.mp4"), ("--source", frames, "--annotate", tmp_path / "out.mp4")):
         refused = blocked(tiny_bundle, *words)
         assert refused.returncode == 1
-        assert "is needed and is not installed (pip install 'edge-npu-pipeline[video]')" in refused.stderr
+        assert "is needed and is not installed (pip install av pillow supervision trackers)" in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """The detector with its loss, metric and data, as Lightning wants it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,11 @@ def follow_weights(averaged: Sequence[Tensor], current: Sequence[Tensor], update
             old.lerp_(new, 1 - decay)
         else:
             old.copy_(new)
+
+
+def progress(epoch: Mapping[str, float]) -> float:
+    """How far training has come, to tell whether it still moves: AP50, or below it, while nothing is found, -loss."""
+    return epoch["ap50"] if epoch["ap50"] > 0 else -epoch["loss"]
 
 
 class Learner(pl.LightningModule):
@@ -196,7 +201,7 @@ class Learner(pl.LightningModule):
             **average_precision([found[i] for i in range(len(truth))], truth),
             "learning_rate": float(rate),
         }
-        self.log("ap50", self.results["ap50"], sync_dist=True)
+        self.log("progress", progress(self.results), sync_dist=True)
         self._found, self._losses = {}, []
 
     def _gathered(self) -> dict[int, Detections]:

@@ -16,6 +16,7 @@ from pipeline import tasks
 from pipeline.configfile import load
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
+from pipeline.quantize.errors import LayerError
 from pipeline.stages import coverage, export, partition, quantize
 from pipeline.stages.common import load_coverage
 from pipeline.workspace import Context
@@ -165,14 +166,13 @@ def test_a_network_that_fits_and_gates(tmp_path, tiny_settings):
     assert "first fallback: stem.0 (Conv): Strides must be at most 3; it has strides [4, 4]" in gate
 
 
-def test_a_missed_floor_is_a_gate_with_the_first_costly_fallback(tiny):
+def test_a_missed_floor_is_a_gate_with_the_fallback_that_caused_it(tiny):
     strict = floor(tiny.config, 0.99)
     tiny.run("quantize", "export")
     (gate,) = tiny.run("coverage", config=strict).gates
     assert gate == (
         "coverage.min_macs_on_npu is 99.00%, coral-edgetpu-usb3 takes 96.15% of the MACs (48,000 of 49,920);"
-        " first fallback: scores (Conv): The target takes one NPU partition;"
-        " it comes after middle.1, which is a fallback"
+        " first fallback: middle.1 (HardSwish): The NPU must have the operator; it has no HardSwish"
     )
 
 
@@ -214,3 +214,10 @@ def test_a_placement_of_another_model_is_refused(tiny):
     with pytest.raises(ModelError, match="the placement is of another model"):
         tiny.run("partition")
     assert replace(load_coverage(path)[0], node="x").node == "x"
+
+
+def test_too_large_a_drop_is_a_gate_with_the_worst_layer():
+    layer = LayerError("stem", "Conv", "t", 7.25, 0.9, 1.0, 0.1)
+    assert quantize._gates(0.01, 0.01, layer) == ()
+    (gate,) = quantize._gates(0.03, 0.01, layer)
+    assert gate == "quantize.max_ap50_drop is 0.0100, int8 costs 0.0300 of AP50; worst layer: stem (Conv), 7.2 dB"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from pipeline.config import RunConfig, TrainConfig
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.stages import train
-from pipeline.tasks.detection.learner import AVERAGE_DECAY, follow_weights
+from pipeline.tasks.detection.learner import AVERAGE_DECAY, follow_weights, progress
 from pipeline.training.launch import place
 from pipeline.workspace import Context
 
@@ -208,7 +208,9 @@ def test_place_under_torchrun(monkeypatch):
 
 def test_precision_follows_the_accelerator(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert train._precision(TrainConfig(), place(TrainConfig())) == "bf16-mixed"
+    for native, precision in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert train._precision(TrainConfig(), place(TrainConfig())) == precision
     assert train._precision(TrainConfig(), place(TrainConfig(accelerator="cpu"))) == "32-true"
     assert train._precision(TrainConfig(precision="32-true"), place(TrainConfig())) == "32-true"
 
@@ -221,3 +223,16 @@ def test_average_follows_fast_at_first_and_slowly_later():
     counters = [torch.tensor(3)]
     follow_weights(counters, [torch.tensor(9)], 1)
     assert counters[0] == 9
+
+
+def test_progress_is_a_falling_loss_until_something_is_found():
+    assert [progress({"ap50": ap50, "loss": loss}) for ap50, loss in ((0.0, 3.0), (0.0, 2.0), (0.1, 4.0))] == [
+        -3,
+        -2,
+        0.1,
+    ]
+
+
+def test_a_missed_floor_of_accuracy_is_a_gate():
+    assert train._gates(0.5, 0.5) == ()
+    assert train._gates(0.4, 0.5) == ("train.min_ap50 is 50.00%, training reached 40.00%",)

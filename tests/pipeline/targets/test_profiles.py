@@ -247,10 +247,13 @@ def test_a_missing_profile_is_named():
     assert library.find("conv-only", TARGETS) == TARGETS / "conv-only.yaml"
 
 
-def test_profiles_lie_beside_the_configuration_or_in_the_project(tmp_path):
-    assert library.folder(tmp_path / "use.yaml").resolve() == TARGETS
-    (tmp_path / "targets").mkdir()
-    assert library.folder(tmp_path / "use.yaml") == tmp_path / "targets"
+def test_profiles_lie_beside_the_configuration_and_in_the_project(tmp_path):
+    own = library.folder(tmp_path / "use.yaml")
+    assert library.find("conv-only", own).resolve() == TARGETS / "conv-only.yaml"
+    own.mkdir()
+    (own / "conv-only.yaml").write_text("mine")
+    assert library.find("conv-only", own) == own / "conv-only.yaml"
+    assert "coral-edgetpu-usb3" in library.names(own)
 
 
 @pytest.fixture
