@@ -44,7 +44,7 @@ FITS: Mapping[str, Fit] = MappingProxyType(
         "coral-edgetpu-usb2": Fit((), ("Inception v4",), Band(0.8, 1.25), inference_ms=1.18),
         # Predicts YOLOv5s and YOLOv8n (8.25 and 4.35 GMAC as published) 21 % above and 29 % below.
         "rk3588": Fit(("resnet50-v2-7",), ("yolov5s_relu", "yolov8n"), Band(0.8, 1.41), share=0.44),
-        "jetson-xavier-nx-gpu": Fit(("ResNet-50",), (), USUAL, share=0.537),
+        "jetson-xavier-nx-gpu": Fit(("ResNet-50",), (), USUAL, share=0.312),
         "snapdragon-855": Fit(("MobileNet v1 1.0",), (), USUAL, tops=0.385),
         # A throughput of many at once: one alone takes far longer (Server: 8.99 ms on average, against 0.15 ms here).
         "sapeon-x220": Fit(("ResNet-50",), (), Band(1.0, 61.0), tops=55.5),

@@ -103,8 +103,8 @@ class CostModel:
         names = [work.name for work in items]
         npu = dict(zip(names, devices.costs(items, self.device), strict=True))
         cpu = {work.name: self.on_host(work) for work in items}
-        sizes = {t: n for w in items for t, n in zip(w.inputs, w.in_bytes, strict=False)}
-        sizes |= {w.outputs[0]: w.out_bytes for w in items if len(w.outputs) == 1}
+        sizes = {tensor: work.out_bytes // len(work.outputs) for work in items for tensor in work.outputs}
+        sizes |= {tensor: count for work in items for tensor, count in zip(work.inputs, work.in_bytes, strict=True)}
         crossings = {tensor: self.crossing(count) for tensor, count in sizes.items()}
         fitted = None if self.fit is None else self.fit.inference_ms
         return Prices(tuple(items), npu, cpu, crossings, self.launch_ms(), fitted or 0.0)

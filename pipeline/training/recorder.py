@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import safetensors.torch
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from safetensors import SafetensorError
 
 from pipeline.files import write_atomically
 from pipeline.tasks.detection.learner import Learner
@@ -93,6 +94,10 @@ class Recorder(Checkpoint):
 def resumable(out: Path, progress: Progress) -> tuple[Path, list[dict[str, float]]] | None:
     """The newest checkpoint in ``out`` that can be read, with its history; says which could not, and why."""
     candidates = [path for name in (_LAST, _PREVIOUS) if (path := out / CHECKPOINTS / name).exists()]
+    damage = _damage(out) if candidates else None
+    if damage is not None:
+        progress.message(f"{damage}; training starts again")
+        return None
     for i, path in enumerate(candidates):
         try:
             history = _read(path)["callbacks"][Recorder.__qualname__]["history"]
@@ -104,6 +109,21 @@ def resumable(out: Path, progress: Progress) -> tuple[Path, list[dict[str, float
             progress.message(f"training goes on after epoch {len(history)}, from {path}")
             return path, history
     return None
+
+
+def _damage(out: Path) -> str | None:
+    """What is wrong with the best weights and the history, which a checkpoint does not bring back."""
+    for path, read in ((out / WEIGHTS, safetensors.torch.load_file), (out / HISTORY, _read_json)):
+        try:
+            read(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            return f"{path}: missing or damaged ({str(error).partition(chr(10))[0]})"
+    return None
+
+
+def _read_json(path: Path) -> object:
+    value: object = json.loads(path.read_bytes())
+    return value
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 (what a damaged file holds is not known)

@@ -178,14 +178,12 @@ def _pair(net, source, inner, outer):
     return net.conv(outer, 3)
 
 
-def vgg16():
+def vgg16_features():
     net = Network(224, 224, 3)
     for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
         for _ in range(count):
             net.conv(channels, 3)
         net.pool(2, 2, "max")
-    for width in (4096, 4096, 1000):
-        net.dense(width, clamp=width == 4096)
     return net
 
 

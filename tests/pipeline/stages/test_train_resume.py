@@ -143,6 +143,20 @@ def test_a_flipped_byte_in_a_checkpoint_is_noticed(settings, tmp_path):
     assert "goes on from previous.ckpt" in told.texts[0]
 
 
+@pytest.mark.parametrize(("name", "content"), [("model.safetensors", b"\1" * 9), ("history.json", b"[{")])
+def test_what_a_checkpoint_does_not_bring_back_is_made_again(settings, tmp_path, name, content):
+    settings["train"] |= {"epochs": 1}
+    run(settings, tmp_path / "whole")
+    again = tmp_path / "again"
+    run(settings, again)
+    for damage in (lambda path: path.write_bytes(content), lambda path: path.unlink()):
+        damage(again / name)
+        told = run(settings, again)
+        assert f"{name}: missing or damaged (" in told.texts[0]
+        assert "training starts again" in told.texts[0]
+        same(tmp_path / "whole", again)
+
+
 def test_checkpoint_lost_between_two_renames(settings, tmp_path):
     run(settings, tmp_path / "whole")
     again = tmp_path / "again"
