@@ -120,6 +120,8 @@ def _unusable(file: Path, folder: bool) -> str | None:
         return "does not exist (paths are relative to this file)"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    except ValueError as error:
+        return f"cannot be a path: {error}"
     if found == folder:
         return None
     return "is a folder (name a file in it)" if found else "is a file (name the folder it lies in)"

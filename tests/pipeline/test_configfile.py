@@ -196,6 +196,8 @@ def test_every_file_and_folder_is_what_it_should_be(tmp_path):
         "data.video is data, which is a folder (name a file in it)",
         "data.annotations is loop.json, which cannot be read: Too many levels of symbolic links",
     ]
+    path = write(tmp_path, VALID.replace("data/clip.mp4", r'"a\0b"'))
+    assert "data.video is a\0b, which cannot be a path: embedded null byte" in missing_files(load(path))[0]
     long = "x" * 5000
     coco = {"format": "coco", "train_images": "shop.yaml", "train_annotations": long}
     coco |= {"validation_images": "data", "validation_annotations": "shop.yaml/x"}
