@@ -93,7 +93,7 @@ def check_tracked(uri, shop):
     assert run.data.tags["target"] == "toy"
     assert run.data.tags["config_digest"] == load(shop.config).digest
     assert run.data.tags["stage.export"] == "ran"
-    history = client.get_metric_history(run.info.run_id, "train.loss")
+    history = client.get_metric_history(run.info.run_id, "train.epoch.loss")
     assert [(m.step, round(m.value, 3)) for m in history if m.value != 0.5 or m.step] == [
         (0, 1.0),
         (1, 0.5),

@@ -362,7 +362,7 @@ class Notes:
 def test_the_tracker_is_opened_for_stale_stages_only(shop):
     notes = Notes()
     shop.run(track=lambda loaded, commit, console: notes)
-    assert notes.said[:3] == [("train.loss", 1 / (step + 1), step) for step in range(3)]
+    assert notes.said[:3] == [("train.epoch.loss", 1 / (step + 1), step) for step in range(3)]
     assert ("export.bytes", 36.0, None) in notes.said
     assert notes.said[-2:] == [("results", ["stale"] * 3, ()), ("close", "NoneType")]
     shop.run(track=lambda *_: pytest.fail("nothing had to run"))

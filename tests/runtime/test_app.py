@@ -240,5 +240,7 @@ def test_a_source_without_a_frame(tmp_path, tiny_bundle, monkeypatch):
 
 def test_a_video_file_needs_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(SourceError, match=r"the package av is needed .* \(pip install 'edge-npu-pipeline\[video\]'\)"):
+    with pytest.raises(
+        SourceError, match=r"the package av is needed .* \(pip install av pillow supervision trackers\)"
+    ):
         outputs.VideoFile(tmp_path / "out.mp4", Fraction(10), (96, 64))

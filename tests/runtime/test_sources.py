@@ -246,6 +246,6 @@ def test_without_the_extra(tmp_path, monkeypatch, name, package):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(
-        SourceError, match=r"is needed and is not installed \(pip install 'edge-npu-pipeline\[video\]'\)"
+        SourceError, match=r"is needed and is not installed \(pip install av pillow supervision trackers\)"
     ):
         open_source(str(tmp_path / name))
