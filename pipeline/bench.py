@@ -22,7 +22,7 @@ from pipeline.errors import ModelError
 from pipeline.stages.common import MODEL
 from pipeline.tasks import Pixels, Task
 from pipeline.workspace import Progress
-from runtime.adapters.image import letterbox, normalize, quantize
+from runtime.adapters.image import letterbox, normalize, prepare
 from runtime.bundle import Bundle, open_bundle
 from runtime.session import Session
 from runtime.tensors import Tensors
@@ -101,8 +101,7 @@ def _inputs(opened: Bundle, task: Task) -> Iterator[Tensors]:
     manifest = opened.manifest
     spec = manifest.tensor(manifest.inputs[0])
     for pixels in _pixels(task):
-        pre = manifest.preprocess
-        yield {spec.name: normalize(pixels, pre) if spec.scale is None else quantize(pixels, pre, spec)}
+        yield {spec.name: prepare(pixels, manifest.preprocess, spec)}
 
 
 def _pixels(task: Task) -> Iterator[Pixels]:

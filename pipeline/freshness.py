@@ -113,10 +113,6 @@ class Assessor:
             reasons.append("the last run was interrupted")
         return Assessment(key, tuple(reasons), record)
 
-    def outputs(self, folder: Path, names: Sequence[str]) -> dict[str, str]:
-        """SHA-256 of each named file in ``folder``, read anew."""
-        return {name: self._digests.file(folder / name, reread=True) for name in names}
-
     def _key(self, stage: Stage) -> Key:
         return {
             "settings": {name: value for name, value in self._loaded.settings.items() if covers(stage.sections, name)},

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.adapters.detection import Detections, decode
-from runtime.adapters.image import letterbox, normalize, quantize
+from runtime.adapters.image import letterbox, prepare
 from runtime.bundle import Bundle
 from runtime.delegates import Delegate
 from runtime.delegates.cpu import CpuDelegate
@@ -92,7 +92,7 @@ class Session:
             fact = f"pixels are {pixels.dtype} {list(pixels.shape)}"
             raise SourceError(f"{fact}, the network takes uint8 {[pre.height, pre.width, 3]}")
         spec = self.manifest.tensor(self.manifest.inputs[0])
-        image = normalize(pixels, pre) if spec.scale is None else quantize(pixels, pre, spec)
+        image = prepare(pixels, pre, spec)
         outputs = self.run({spec.name: image})
         pairs = zip(self.manifest.output_names, self.manifest.outputs, strict=True)
         return {name: self.manifest.tensor(tensor).dequantize(outputs[tensor]) for name, tensor in pairs}

@@ -11,7 +11,7 @@ from pipeline.compile.partitions import Partition, crossing, programs
 from pipeline.graph.view import Graph
 from pipeline.targets.profile import Target
 from runtime.adapters.detection import BoxDecoder
-from runtime.adapters.image import Preprocess, normalize, quantize
+from runtime.adapters.image import Preprocess, prepare
 from runtime.bundle import SCHEMA, GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
 from runtime.session import Session
 
@@ -119,7 +119,6 @@ def _golden(
     opened = open_bundle(path)
     session, manifest = Session(opened, "plain"), opened.manifest
     spec = manifest.tensor(manifest.inputs[0])
-    pre = manifest.preprocess
-    inputs = [normalize(i, pre) if spec.scale is None else quantize(i, pre, spec) for i in images]
+    inputs = [prepare(image, manifest.preprocess, spec) for image in images]
     outputs = [session.run({spec.name: i}) for i in inputs]
     return {spec.name: np.stack(inputs)}, {name: np.stack([o[name] for o in outputs]) for name in manifest.outputs}

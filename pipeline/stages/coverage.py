@@ -25,9 +25,9 @@ def run(context: Context) -> Result:
     config = context.config
     target = library.load(context.profile)
     graph = view(load(context.inputs["export"] / MODEL))
-    named = {node.name: node for node in graph.nodes}
     limit = config.partition.max_npu_partitions or target.partition.max_npu_partitions
-    placed = place(graph, by_target(target, no_kernel), limit)
+    judge = by_target(target, no_kernel)
+    placed = place(graph, judge, limit)
     save_coverage(context.out / COVERAGE, target.name, placed)
     macs = sum(p.macs for p in placed)
     on_npu = sum(p.macs for p in placed if p.device == NPU)
@@ -35,7 +35,8 @@ def run(context: Context) -> Result:
     floor = config.coverage.min_macs_on_npu
     gates: tuple[str, ...] = ()
     if fraction < floor:
-        first = next((p for p in placed if p.reasons and by_target(target, no_kernel)(named[p.node])), None)
+        named = {node.name: node for node in graph.nodes}
+        first = next((p for p in placed if p.reasons and judge(named[p.node])), None)
         because = "" if first is None else f"; first fallback: {first.node} ({first.op}): {first.reasons[0]}"
         taken = f"{target.name} takes {fraction:.2%} of the MACs ({on_npu:,} of {macs:,})"
         gates = (f"coverage.min_macs_on_npu is {floor:.2%}, {taken}{because}",)

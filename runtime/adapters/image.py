@@ -170,6 +170,11 @@ def normalize(pixels: Pixels, pre: Preprocess) -> NDArray[np.float32]:
     return np.stack([table[c][pixels[:, :, c]] for c in range(3)])[None]
 
 
+def prepare(pixels: Pixels, pre: Preprocess, spec: TensorSpec) -> NDArray[np.int8] | NDArray[np.float32]:
+    """Pixels uint8 [H, W, 3] as the input ``spec`` wants them: quantized when it has a scale, else normalized."""
+    return normalize(pixels, pre) if spec.scale is None else quantize(pixels, pre, spec)
+
+
 def quantize(pixels: Pixels, pre: Preprocess, spec: TensorSpec) -> NDArray[np.int8]:
     """Pixels uint8 [H, W, 3] as the quantized network's input, int8 [1, 3, H, W].
 
