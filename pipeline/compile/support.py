@@ -174,6 +174,8 @@ def _pool_form(node: Node, contract: Contract) -> str | None:
     dilations = node.ints("dilations", (1,) * len(kernel))
     if any(d != 1 for d in dilations):
         return f"has no dilation, this one has {list(dilations)}"
+    if node.op == "AveragePool" and contract.multiplier_bits == 1:
+        return f"needs a factor 1/n, which the contract {contract.name} has not"
     if node.int("count_include_pad", 0) and node.int("ceil_mode", 0):
         return "counts padding or rounds sizes up, this one does both"
     return None
@@ -224,6 +226,12 @@ def _table_form(node: Node, contract: Contract) -> str | None:
     return "is a table of 256 entries, int16 has more values" if contract.activations == "int16" else None
 
 
+def _softmax_form(node: Node, contract: Contract) -> str | None:
+    if contract.symmetric:
+        return f"has an output that begins at the smallest integer, the contract {contract.name} is symmetric"
+    return _table_form(node, contract)
+
+
 FORMS: Mapping[str, Callable[[Node, Contract], str | None]] = {
     "AveragePool": _pool_form,
     "Conv": _conv_form,
@@ -238,7 +246,7 @@ FORMS: Mapping[str, Callable[[Node, Contract], str | None]] = {
     "ReduceSum": _reduce_form,
     "Resize": _resize_form,
     "Slice": _slice_form,
-    "Softmax": _table_form,
+    "Softmax": _softmax_form,
     **dict.fromkeys(FUNCTIONS, _table_form),
 }
 """What an operator of this kind may have that its kernel lacks."""

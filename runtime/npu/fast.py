@@ -10,14 +10,11 @@ import onnxruntime as ort
 from runtime.errors import ProgramError
 from runtime.npu.kernels import KERNELS, Operation, Values
 from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
-from runtime.npu.lowering.host import integer_kernels_exact
+from runtime.npu.lowering.host import integer_kernels_exact, open_session
 from runtime.npu.lowering.values import Range
 from runtime.npu.onnx_writer import Port
 from runtime.npu.plain import run_plain
 from runtime.tensors import TensorSpec
-
-DISABLED = ("ConvMulFusion", "ConvAddFusion", "MatMulScaleFusion", "MatMulAddFusion")
-"""Graph optimizations that move a factor into weights and so change roundings."""
 
 TABLES = frozenset({"lookup", "requantize"})
 """Opcodes with one input whose output depends on that one value."""
@@ -189,12 +186,7 @@ class _Segment:
             port = Port(f"out{index}", specs[name].dtype, specs[name].shape)
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = ort.InferenceSession(
-            graph.model(), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(DISABLED)
-        )
-        return [SessionStep(session, tuple(self.inputs), outputs)]
+        return [SessionStep(open_session(graph.model(), threads), tuple(self.inputs), outputs)]
 
 
 def _table(operation: Operation) -> TableStep | None:

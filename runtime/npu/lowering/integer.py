@@ -7,12 +7,12 @@ host's kernel gives the contract's result on every pair of values.
 """
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu.kernels import KERNELS, Operation
 from runtime.npu.kernels.arithmetic import float_sum
+from runtime.npu.lowering.host import open_session
 from runtime.npu.lowering.values import Builder, Range, Value
 from runtime.npu.onnx_writer import MICROSOFT, Port
 from runtime.npu.requantize import INT32_MAX, Integers
@@ -196,7 +196,7 @@ def proven_on_host(
             values.append(Value(value.spec, value.range, raw=name))
         builder.graph.node(operator, _pair(builder, operation, tuple(values), factors), "z", MICROSOFT)
         builder.graph.outputs.append(Port("z", dtype, expected.shape))
-        session = ort.InferenceSession(builder.graph.model(), providers=["CPUExecutionProvider"])
+        session = open_session(builder.graph.model(), 1)
         found = session.run(None, {"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)})[0]
         if (np.clip(found.astype(np.int64), *operation.bounds()) != expected).any():
             return False

@@ -17,6 +17,11 @@ def _pool(call: Call) -> Shape:
     return like_image(call, batch, channels, window_output((channels, height, width), kernel, strides, pads))
 
 
+def _average_pool(call: Call) -> Shape:
+    require(call.contract.multiplier_bits > 1, "a contract of powers of two has no factor 1/n")
+    return _pool(call)
+
+
 def _reduced(call: Call) -> Shape:
     """The output's shape: the reduced axes have size 1, or are dropped where the output has it so."""
     shape, axes = call.inputs[0].shape, call.axes()
@@ -38,7 +43,7 @@ def _extreme(call: Call) -> Shape:
 OPCODES: Mapping[str, Opcode] = MappingProxyType(
     {
         "max_pool": opcode(1, "kernel strides pads", "", _pool),
-        "average_pool": opcode(1, "kernel strides pads", "", _pool),
+        "average_pool": opcode(1, "kernel strides pads", "", _average_pool),
         "mean": opcode(1, "axes", "multiplier shift", _mean),
         "reduce_sum": opcode(1, "axes", "multiplier shift", _mean),
         "reduce_max": opcode(1, "axes", "", _extreme),

@@ -41,7 +41,7 @@ def _conv_transpose2d(call: Call) -> Shape:
     wanted = (1, have[-1]) if len(have) == 3 else have[-2:]
     for i in (0, 1):
         least = grown[i] - pads[i] - pads[i + 2]
-        most = least + max(strides[i], dilations[i]) - 1
+        most = least + strides[i] - 1
         require(least >= 1 and least <= wanted[i] <= most, f"a size of {wanted[i]} is outside [{least}, {most}]")
     return like_image(call, batch, outputs, wanted)
 

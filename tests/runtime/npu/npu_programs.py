@@ -143,12 +143,13 @@ def network(seed, even=False):
 
 
 def feeds(item, seed=0):
-    """Random int8 inputs of a program, extremes included."""
+    """Random inputs of a program, extremes included."""
     rng = np.random.default_rng(seed)
-    shapes = {tensor.name: tensor.shape for tensor in item.tensors}
+    specs = {tensor.name: tensor for tensor in item.tensors}
     values = {}
     for name in item.inputs:
-        array = rng.integers(-128, 128, shapes[name]).astype(np.int8)
-        array.flat[0], array.flat[-1] = -128, 127
+        info = np.iinfo(specs[name].dtype)
+        array = rng.integers(info.min, info.max + 1, specs[name].shape).astype(specs[name].dtype)
+        array.flat[0], array.flat[-1] = info.min, info.max
         values[name] = array
     return values
