@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu.kernels import KERNELS, Operation
-from runtime.npu.kernels.arithmetic import float_sum
+from runtime.npu.kernels.arithmetic import float_factors, float_sum
 from runtime.npu.lowering.host import open_session
 from runtime.npu.lowering.values import Builder, Range, Value
 from runtime.npu.onnx_writer import MICROSOFT, Port
@@ -120,7 +120,10 @@ def product_of_two(builder: Builder, operation: Operation, inputs: tuple[Value, 
         (least - zero, most - zero),
     )
     usable = builder.integer_kernels and all(takes(v) for v in inputs) and scaled.defined
-    slopes = fit_product(scaled, find_steps(scaled)) if usable and max(map(abs, corners)) <= INT32_MAX else None
+    if not usable or max(map(abs, corners)) > INT32_MAX:
+        return None
+    itself = operation.contract.add == "float32"  # the contract is what onnxruntime computes
+    slopes = float_factors(operation) if itself else fit_product(scaled, find_steps(scaled))
     if slopes is None:
         return None
     factors = slopes[0], np.float32(1)
