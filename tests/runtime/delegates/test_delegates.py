@@ -2,16 +2,14 @@
 
 from dataclasses import replace
 
-import numpy as np
 import onnx
 import pytest
 import tiny
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from runtime.bundle import open_bundle
 from runtime.delegates.cpu import ONNX_TYPES, CpuDelegate
 from runtime.delegates.npu import NpuDelegate
-from runtime.delegates.protobuf import refuse_external_data
 from runtime.errors import BundleError, ProgramError
 from runtime.manifest import DTYPES
 from runtime.npu.encoding import dumps
@@ -24,63 +22,8 @@ def swapped(path, name, content):
     return changed.manifest.partitions[0], changed
 
 
-def external(tensor):
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.ClearField("raw_data")
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    return tensor
-
-
 def test_every_dtype_has_an_onnx_name():
     assert tuple(ONNX_TYPES) == DTYPES
-
-
-def test_a_sound_model_passes():
-    refuse_external_data(tiny.model(tiny.BODY, ("image",), ("c",)).SerializeToString(), "m")
-
-
-def external_models():
-    """External data in every place where a model can keep a tensor."""
-    tensor = external(numpy_helper.from_array(np.ones(3, np.float32), "t"))
-    sparse = helper.make_sparse_tensor(tensor, numpy_helper.from_array(np.arange(3), "i"), [4])
-    graph = helper.make_graph([], "g", [], [], [tensor])
-    node = helper.make_node("Constant", [], ["y"], value=tensor)
-    function = helper.make_function("d", "f", [], ["y"], [node], [helper.make_opsetid("", 18)])
-    nested = helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=helper.make_graph([], "e", [], []))
-    graphs = {
-        "initializer": graph,
-        "attribute": helper.make_graph([node], "g", [], []),
-        "subgraph": helper.make_graph([nested], "g", [], []),
-        "sparse": helper.make_graph([], "g", [], [], sparse_initializer=[sparse]),
-        "list": helper.make_graph([helper.make_node("X", [], ["y"], tensors=[tensor])], "g", [], []),
-    }
-    models = {name: helper.make_model(graph) for name, graph in graphs.items()}
-    models["function"] = helper.make_model(helper.make_graph([], "g", [], []), functions=[function])
-    return models
-
-
-@pytest.mark.parametrize("place", ["initializer", "attribute", "subgraph", "sparse", "list", "function"])
-def test_external_data_is_refused_wherever_it_is(place):
-    data = external_models()[place].SerializeToString()
-    with pytest.raises(BundleError, match=r"m: keeps a tensor in another file \(store it in the model\)"):
-        refuse_external_data(data, "m")
-
-
-@pytest.mark.parametrize("data", [b"\x3a", b"\x3a\x05ab", b"\x80", b"\xff" * 12, b"\x0b", b"\x09\0\0"])
-def test_what_is_not_protobuf_is_refused(data):
-    with pytest.raises(BundleError, match="m: is not an ONNX model"):
-        refuse_external_data(data, "m")
-
-
-def test_fixed_fields_are_skipped():
-    refuse_external_data(b"\x09" + bytes(8) + b"\x0d" + bytes(4), "m")
-
-
-def test_the_cpu_delegate_refuses_external_data(tiny_bundle):
-    model = tiny.model((*tiny.BODY, *tiny.HEADS), ("image",), tiny.OUTPUTS)
-    external(model.graph.initializer[0])
-    with pytest.raises(BundleError, match=r"models/0\.onnx: keeps a tensor in another file"):
-        CpuDelegate().load(*swapped(tiny_bundle, "models/0.onnx", model.SerializeToString()))
 
 
 def damaged_model(kind):
