@@ -303,7 +303,7 @@ def test_package_signs_a_use_case_and_again_when_the_key_changes(command, shop):
         "package: fresh",
     ]
     (shop.folder / "a.key").write_text("two")
-    assert "package: stale because package.sign" in command("package", "shop.yaml", "--sign", "a.key")[1]
+    assert "a.key (package.sign) changed" in command("package", "shop.yaml", "--sign", "a.key")[1]
 
 
 def test_package_signs_a_bundle_where_it_lies(command, tmp_path):
