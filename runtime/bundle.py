@@ -54,6 +54,8 @@ __all__ = [
     "PartitionEntry",
     "open_bundle",
     "pack_arrays",
+    "parse_bundle",
+    "read_bundle",
     "sign_bundle",
     "write_bundle",
 ]
@@ -142,8 +144,9 @@ def sign_bundle(path: Path, signer: Signer) -> None:
     Raises:
         BundleError: it is no sound bundle, or cannot be written.
     """
-    entries = _read(path, LIMITS)[1]
-    open_bundle(path)
+    data = read_bundle(path)
+    parse_bundle(data, path)
+    entries = unpack(data, path)
     _write(path, {**entries, SIGNATURE: signer(entries[MANIFEST])})
 
 
@@ -162,7 +165,22 @@ def open_bundle(path: Path, *, limits: Limits = LIMITS, trust: Trust | None = No
             its manifest contradicts itself, or a model holds what models may not. Nothing of it has been used then.
         UserError: the library that checks signatures is not installed.
     """
-    data, entries = _read(path, limits)
+    return parse_bundle(read_bundle(path, limits), path, limits=limits, trust=trust)
+
+
+def parse_bundle(data: bytes, path: Path, *, limits: Limits = LIMITS, trust: Trust | None = None) -> Bundle:
+    """As :func:`open_bundle`, of a file's bytes; ``path`` is for messages.
+
+    Raises:
+        TrustError, LimitError, BundleError, UserError: as there.
+    """
+    limits.hold("bundle_bytes", len(data), f"is larger than {limits.bundle_bytes} bytes", path)
+    entries = unpack(data, path, limits)
+    for name in entries:
+        if not safe_name(name):
+            raise BundleError(f"holds {name[:80]!r}, which is not a plain relative path", where=path)
+    if MANIFEST not in entries:
+        raise BundleError(f"has no {MANIFEST}, so it is not a bundle", where=path)
     text = entries.pop(MANIFEST)
     signed = entries.pop(SIGNATURE, None)
     signatures = () if signed is None else read_signatures(signed, f"{path}: {SIGNATURE}")
@@ -175,22 +193,19 @@ def open_bundle(path: Path, *, limits: Limits = LIMITS, trust: Trust | None = No
     return Bundle(path, manifest, entries, digest, len(data), signatures, signer, limits)
 
 
-def _read(path: Path, limits: Limits) -> tuple[bytes, dict[str, bytes]]:
-    """The whole file, and its entries."""
+def read_bundle(path: Path, limits: Limits = LIMITS) -> bytes:
+    """The bytes of a file, read once; a little more than the limit when it is larger.
+
+    Raises:
+        BundleError: it cannot be read, or is a pipe or a device.
+    """
     try:
         data = read_regular(path, limits.bundle_bytes)
     except OSError as error:
         raise BundleError(f"cannot be read: {error.strerror}", where=path) from error
     if data is None:
         raise BundleError("is not a file", where=path)
-    limits.hold("bundle_bytes", len(data), f"is larger than {limits.bundle_bytes} bytes", path)
-    entries = unpack(data, path, limits)
-    for name in entries:
-        if not safe_name(name):
-            raise BundleError(f"holds {name[:80]!r}, which is not a plain relative path", where=path)
-    if MANIFEST not in entries:
-        raise BundleError(f"has no {MANIFEST}, so it is not a bundle", where=path)
-    return data, entries
+    return data
 
 
 def _verify(manifest: Manifest, entries: Mapping[str, bytes], path: Path) -> None:

@@ -25,11 +25,12 @@ LOAD_ERRORS = (
     state.NoModel,
     state.NotImplemented,
     state.RuntimeException,
-    UnicodeDecodeError,
+    RuntimeError,  # options that a provider refuses
+    ValueError,
 )
-"""What ONNX Runtime raises for a model that it cannot use."""
+"""What ONNX Runtime raises for a model, or for a provider's options, that it cannot use."""
 
-RUN_ERRORS = (state.Fail, state.InvalidArgument, state.RuntimeException)
+RUN_ERRORS = (state.EPFail, state.Fail, state.InvalidArgument, state.RuntimeException)
 """What ONNX Runtime raises when a model that it could load cannot be run."""
 
 ONNX_TYPES = MappingProxyType(
