@@ -29,6 +29,10 @@ class TrustError(BundleError):
     """A bundle is not signed by somebody who is trusted, was changed, or is older than one that ran before."""
 
 
+class SwapError(UserError):
+    """A bundle cannot take over from the one that runs."""
+
+
 class PlacementError(UserError):
     """A partition would run elsewhere than planned, and that was forbidden."""
 

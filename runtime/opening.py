@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import versions
-from runtime.bundle import Bundle, open_bundle
+from runtime.bundle import Bundle, parse_bundle, read_bundle
 from runtime.limits import LIMITS, Limits, read_limits
 from runtime.trust import Trust, read_trust
 
@@ -33,7 +33,15 @@ class Opening:
             BundleError: it is not sound.
             UserError: something that is needed for that cannot be read or is not installed.
         """
-        bundle = open_bundle(path, limits=self.limits, trust=self.trust)
+        return self.parse(read_bundle(path, self.limits), path)
+
+    def parse(self, data: bytes, path: Path) -> Bundle:
+        """As :meth:`open`, of a file's bytes; ``path`` is for messages.
+
+        Raises:
+            TrustError, LimitError, BundleError, UserError: as there.
+        """
+        bundle = parse_bundle(data, path, limits=self.limits, trust=self.trust)
         if self.trust is not None:
             versions.check(self._folder, bundle.manifest, path)
         return bundle
