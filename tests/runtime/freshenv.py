@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+OPENVINO = ("onnxruntime-openvino==1.24.1", "numpy==2.4.2", "cryptography==46.0.3")
+"""ONNX Runtime with another provider, and what checks signatures: one environment for both, as it takes half a GB."""
+
 CACHE = Path(__file__).parents[2] / ".cache" / "environments"
 
 

@@ -12,7 +12,6 @@ from onnx import helper, numpy_helper
 from pipeline.compile.deploy import build_pyz
 from runtime.bundle import open_bundle, write_bundle
 
-PACKAGES = ("onnxruntime-openvino==1.24.1", "numpy==2.4.2")
 OPENVINO = "ort:OpenVINO,device_type=CPU"
 
 pytestmark = pytest.mark.fresh_env
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.fresh_env
 @pytest.fixture(scope="module")
 def npu_run(tmp_path_factory):
     """``npu-run`` as a device has it, beside ONNX Runtime with OpenVINO: words to a finished process."""
-    python = freshenv.environment("openvino", *PACKAGES)
+    python = freshenv.environment("openvino", *freshenv.OPENVINO)
     folder = tmp_path_factory.mktemp("device")
     build_pyz(folder / "npu-run.pyz")
     return lambda *words: freshenv.run(python, folder / "npu-run.pyz", *words, cwd=folder)
