@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
+from pipeline.commands import check
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
@@ -74,6 +75,8 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
+
+app.command("check")(check.check_command)
 
 
 @app.command("run")
