@@ -29,6 +29,8 @@ class Limits:
         model_fields: protobuf fields of one model, bulk data not counted.
         model_nodes: of one model, subgraphs included.
         model_depth: graphs inside each other.
+        model_memory: bytes that ONNX Runtime may allocate for all models together while they run: a shape that a model
+            computes can ask for anything.
     """
 
     bundle_bytes: int = 256 << 20
@@ -43,6 +45,7 @@ class Limits:
     model_fields: int = 1 << 20
     model_nodes: int = 1 << 16
     model_depth: int = 8
+    model_memory: int = 512 << 20
 
     def hold(self, name: str, value: int, what: str, where: object) -> None:
         """Refuse ``value`` above the limit ``name``; ``what`` has it, as in ``a.npy has 9 dimensions``.

@@ -13,7 +13,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from runtime.bundle import Bundle, PartitionEntry
-from runtime.errors import BundleError
+from runtime.errors import BundleError, LimitError
 from runtime.tensors import Tensors, TensorSpec
 
 LOAD_ERRORS = (
@@ -47,10 +47,8 @@ ONNX_TYPES = MappingProxyType(
 )
 """ONNX Runtime's name of every type that a manifest may use."""
 
-
-MEMORY = 1 << 30
-"""The most bytes that all models together may take from ONNX Runtime's allocator, weights not counted: a shape that a
-model computes while it runs can ask for anything."""
+_OUT_OF_MEMORY = "BFCArena::AllocateRawInternal"
+"""In the words of ONNX Runtime when its allocator has come to its end (core/framework/bfc_arena.cc)."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,19 @@ class CpuExecutable:
         """The partition's outputs by name.
 
         Raises:
-            BundleError: ONNX Runtime failed on it, as when it wants more memory than ``MEMORY``.
+            LimitError: it wants more memory than ``Limits.model_memory``.
+            BundleError: ONNX Runtime failed on it.
         """
         try:
             values = self.session.run(list(self.outputs), {name: tensors[name] for name in self.inputs})
         except RUN_ERRORS as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BundleError(f"ONNX Runtime failed on it: {reason}", where=self.where) from error
+            reason = " ".join(str(error).split())
+            if _OUT_OF_MEMORY in reason:
+                fix = "the limit is model_memory, of all models together; --limits can raise it"
+                raise LimitError(
+                    "wants more memory while it runs than it may have", where=self.where, fix=fix
+                ) from error
+            raise BundleError(f"ONNX Runtime failed on it: {reason[:300]}", where=self.where) from error
         return dict(zip(self.outputs, values, strict=True))
 
 
@@ -104,7 +108,7 @@ def load_model(
         BundleError: the model is refused by ONNX Runtime, or has other inputs or outputs than the manifest says.
     """
     where = f"{bundle.path}: {partition.model}"
-    _share_memory()
+    _share_memory(bundle.limits.model_memory)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.use_env_allocators", "1")
@@ -121,13 +125,13 @@ def load_model(
     return session
 
 
-@functools.cache
-def _share_memory() -> None:
-    """Give all sessions of this process that ask for it one allocator that ends at ``MEMORY``."""
+@functools.lru_cache(maxsize=1)
+def _share_memory(limit: int) -> None:
+    """Give all sessions of this process that ask for it, from now on, one allocator that ends at ``limit`` bytes."""
     information = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    bound = onnxruntime.OrtArenaCfg({"max_mem": MEMORY, "arena_extend_strategy": 1})
+    bound = onnxruntime.OrtArenaCfg({"max_mem": limit, "arena_extend_strategy": 1})
     onnxruntime.create_and_register_allocator(information, bound)
 
 
