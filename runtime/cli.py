@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(words[1:]) if command else _run(words)
     except UserError as error:
-        print(f"npu-run: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"npu-run: {describe.plain(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("npu-run: interrupted; what was written until now is kept", file=sys.stderr)
@@ -128,9 +128,9 @@ def _delegate(text: str) -> str:
 def _announce(session: Session, opening: Opening) -> None:
     """Say, at the start of a run, whose bundle it is and where its partitions run; then it has run here."""
     manifest = session.manifest
-    print(f"npu-run: {manifest.name} version {manifest.version}, {describe.signature(session.bundle)}", file=sys.stderr)
-    for line in summarize(session.placement):
-        print(f"npu-run: {line}", file=sys.stderr)
+    whose = f"{manifest.name} version {manifest.version}, {describe.signature(session.bundle)}"
+    for line in (whose, *summarize(session.placement)):
+        print(f"npu-run: {describe.plain(line)}", file=sys.stderr)
     opening.accept(session.bundle)
 
 
@@ -142,7 +142,7 @@ def _positive(text: str) -> int:
 
 
 def _print(as_json: bool, facts: Mapping[str, object], lines: Callable[[], Sequence[str]]) -> None:
-    print(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(lines()))
+    print(json.dumps(facts) if as_json else "\n".join(map(describe.plain, lines())))
 
 
 def _summary_lines(summary: Summary) -> list[str]:

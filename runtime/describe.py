@@ -8,6 +8,11 @@ from runtime.npu.program import Program
 from runtime.npu.timeline import PROVENANCE, estimate
 
 
+def plain(text: str) -> str:
+    """``text`` for a terminal: a bundle may hold characters that move its cursor, or worse."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+
+
 def facts(bundle: Bundle) -> dict[str, object]:
     """What ``npu-run info --json`` prints."""
     manifest = bundle.manifest

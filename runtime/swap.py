@@ -270,5 +270,8 @@ class Watcher:
             found = self._look()
             settled, changed = found == changed, found
             if settled and found is not None and found != self._seen:
+                try:
+                    self._swap.offer(self._path)
+                except SwapError:
+                    continue  # too many wait: it is offered again at the next look
                 self._seen = found
-                self._swap.offer(self._path)

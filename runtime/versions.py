@@ -26,11 +26,19 @@ class _Seen:
 
 
 def default_folder() -> Path:
-    """Where the state lies when nobody says otherwise."""
+    """Where the state lies when nobody says otherwise.
+
+    Raises:
+        UserError: there is no such place.
+    """
     if state := os.environ.get("STATE_DIRECTORY"):
         return Path(state.split(":")[0])
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "npu-run"
+    if base := os.environ.get("XDG_STATE_HOME"):
+        return Path(base) / "npu-run"
+    try:
+        return Path.home() / ".local" / "state" / "npu-run"
+    except RuntimeError as error:
+        raise UserError("there is no home folder to keep the versions seen in", fix="name one with --state") from error
 
 
 def highest(folder: Path, name: str) -> int | None:

@@ -178,6 +178,18 @@ def test_info_shows_a_signature_checked_or_not(capsys, tmp_path, trusted):
     assert (checked["state"], checked["trusted"]) == ("trusted", {"id": checked["keys"][0], "name": "ci"})
 
 
+def test_a_bundle_cannot_talk_to_the_terminal(capsys, tmp_path, frames):
+    path = tiny.write(tmp_path / "x.npub", name="a\x1b[2Jb", provenance={"evil": "\x9b2J\n\r", "fine": "ä"})
+    for words in (["info", path], [path, "--source", frames], ["info", path, "--json"]):
+        code, out, err = run(capsys, *words)
+        assert code == 0
+        assert all(letter.isprintable() or letter == "\n" for letter in out + err)
+    assert "a\\x1b[2Jb" in run(capsys, "info", path)[1]
+    assert "fine          ä" not in run(capsys, "info", path, "--json")[1]
+    refused = run(capsys, "info", path, "--trust", tmp_path / "no\x1bne")
+    assert (refused[0], "no\\x1bne: cannot be read" in refused[2]) == (1, True)
+
+
 def test_limits_of_a_file(capsys, tmp_path, tiny_bundle):
     (tmp_path / "limits.json").write_text('{"files": 2}')
     code, _, err = run(capsys, "info", tiny_bundle, "--limits", tmp_path / "limits.json")

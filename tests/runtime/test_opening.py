@@ -77,6 +77,10 @@ def test_where_the_state_lies(monkeypatch, tmp_path):
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     assert versions.default_folder() == tmp_path / ".local/state/npu-run"
+    with monkeypatch.context() as homeless:
+        homeless.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine")))
+        with pytest.raises(UserError, match=r"there is no home folder .* \(name one with --state\)"):
+            versions.default_folder()
     monkeypatch.setenv("XDG_STATE_HOME", "/x")
     assert str(versions.default_folder()) == "/x/npu-run"
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/npu-run:/var/lib/other")

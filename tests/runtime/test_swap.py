@@ -208,7 +208,15 @@ def test_too_many_and_after_the_end(tmp_path, started, monkeypatch):
         swap.offer(tmp_path / "live.npub")
     with pytest.raises(SwapError, match=r"live\.npub: 4 bundles wait to be tested already \(try again later\)"):
         swap.offer(tmp_path / "live.npub")
+    watcher = Watcher(tmp_path / "live.npub", swap, every=0.02)
+    new(tmp_path / "live.npub")
+    time.sleep(0.2)
     held.set()
+    swap.wait(20)
+    time.sleep(0.2)
+    assert swap._tasks.unfinished_tasks == 0
+    assert watcher._seen == watcher._look()
+    watcher.close()
     swap.close()
     with pytest.raises(SwapError, match="no bundle is taken any more: the program ends"):
         swap.offer(tmp_path / "live.npub")
