@@ -97,7 +97,8 @@ def run_command(
     loaded = _load(config, overrides)
     options = Options(
         runs=runs,
-        profile=_profile(loaded),
+        profile=(profile := _profile(loaded)),
+        host=_host(loaded, profile),
         first=first,
         last=last,
         force=NAMES if force and EVERY in force else tuple(force or ()),
@@ -167,7 +168,7 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
     loaded = _load(config, overrides)
     problems = configfile.missing_files(loaded)
     try:
-        _profile(loaded)
+        _host(loaded, _profile(loaded))
     except TargetError as error:
         problems.append(str(error))
     if problems:
@@ -268,6 +269,15 @@ def _profile(loaded: configfile.LoadedConfig) -> Path:
     path = library.find(loaded.config.target, library.folder(loaded.path))
     library.load(path)
     return path
+
+
+def _host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
+    """The file of the host's profile; raises ``TargetError`` when there is none of the name that is given."""
+    from pipeline.cost import hosts  # noqa: PLC0415 (imports onnx)
+    from pipeline.targets import library  # noqa: PLC0415
+
+    name = loaded.config.partition.host or library.load(profile).host
+    return None if name is None else hosts.find(name, hosts.folder())
 
 
 def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:
