@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runtime import describe
 from runtime.app import Summary, play
-from runtime.delegates.choice import delegates, summarize
+from runtime.delegates.choice import delegates, resolve, summarize
 from runtime.errors import UserError
 from runtime.opening import Opening, add_options, read_options
 from runtime.outputs import FrameResult
@@ -117,12 +117,12 @@ def _add_delegate(parser: argparse.ArgumentParser) -> None:
 
 
 def _delegate(text: str) -> str:
-    """A delegate's name, checked: a word that is none is wrong usage."""
+    """A delegate's name, checked, and what ``auto`` means here; a word that is none is wrong usage."""
     try:
         delegates(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return text
+    return resolve(text)
 
 
 def _announce(session: Session, opening: Opening) -> None:

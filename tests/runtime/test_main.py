@@ -203,6 +203,11 @@ def test_a_provider_that_is_not_here(capsys, tiny_bundle):
     assert "ONNX Runtime has no NonsenseExecutionProvider here; it has" in err
 
 
+def test_auto_is_said_by_the_name_of_what_it_found(capsys, tiny_bundle, frames):
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--delegate", "auto", "--json")
+    assert (code, json.loads(out)["delegate"]) == (0, "npu")
+
+
 def test_selftest_by_another_delegate(capsys, split_bundle):
     code, out, _ = run(capsys, "selftest", split_bundle, "--delegate", "ort:CPU", "--strict")
     assert code == 0
