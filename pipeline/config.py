@@ -158,6 +158,8 @@ class PackageConfig(Section):
     lines: tuple[LineConfig, ...] = ()
     golden: Count = Field(1, description="golden input/output vectors in the bundle")
     demo: bool = Field(True, description="play the packaged bundle on the validation source")
+    version: int = Field(0, ge=0, description="of the bundle; a device that checks signatures never goes back")
+    sign: Path | None = Field(None, description="private key that signs the bundle, as pipeline keys new makes it")
 
     @field_validator("lines")
     @classmethod
