@@ -13,7 +13,7 @@ from pipeline.graph.files import outside, read
 from pipeline.graph.model import complete_names
 from pipeline.graph.nouns import Graph
 from pipeline.graph.opsets import upgrade
-from pipeline.graph.shapes import Fixed, settle
+from pipeline.graph.shapes import Fixed, refuse_open, settle
 from pipeline.graph.tidy import inline, merge_pairs, qoperators, sort
 from pipeline.graph.view import view
 
@@ -60,6 +60,7 @@ def open_model(path: Path, dims: Mapping[str, int] = NONE_FIXED) -> Opened:
     merge_pairs(model)
     model, settled = settle(model, dims, path)
     graph = view(model, path.parent)
+    refuse_open(graph, model, path)
     _refuse_nan(graph, path)
     _refuse_misfits(graph, path)
     return Opened(model, graph, (*notes, *converted, *settled, *qoperators(model)))

@@ -1,5 +1,6 @@
 """ONNX Runtime as the judge of models: what it takes is valid, whatever other tools say."""
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,8 @@ TYPES: Mapping[str, int] = MappingProxyType(
 )
 """ONNX's element types by ONNX Runtime's names for them."""
 
+PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+
 
 def session(model: bytes) -> ort.InferenceSession:
     """A session that runs ``model`` operator by operator, without ONNX Runtime's own rewrites.
@@ -43,7 +46,7 @@ def refusal(model: bytes) -> str | None:
     try:
         session(model)
     except LOAD_ERRORS as error:
-        return " ".join(str(error).split())
+        return PREFIX.sub("", " ".join(str(error).split()))
     return None
 
 

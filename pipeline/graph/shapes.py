@@ -15,11 +15,15 @@ from onnxscript import optimizer
 from pipeline.errors import ModelError
 from pipeline.graph.files import outside
 from pipeline.graph.logs import quiet
+from pipeline.graph.nouns import Graph, Tensor
 from pipeline.graph.peer import TYPES, refusal, session
 from pipeline.graph.protos import constants, reads
 from runtime.delegates.cpu import LOAD_ERRORS
 
-BATCH_NAMES = frozenset({"n", "b", "bs", "?", "none", "-1"})
+NO_NAMES = frozenset({"?", "none", "-1", "unk", "unknown"})
+"""What exporters call any dimension that is not fixed, in lower case; each is one of its own."""
+
+BATCH_NAMES = frozenset({"n", "b", "bs"})
 """What exporters call a batch that is not fixed, in lower case, beside names with ``batch`` in them."""
 
 ENOUGH = 8
@@ -35,11 +39,11 @@ Fixed = Mapping[str, int]
 
 
 def settle(model: onnx.ModelProto, dims: Fixed, where: object) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """``model`` with every shape known, and what the user must be told about them.
+    """``model`` with every shape that can be known, and what the user must be told about them.
 
     Raises:
         ModelError: ``dims`` has a name that the model has not, or a size below 1; the operators contradict each other;
-            a dimension stays open or is 0.
+            their shapes are no ONNX.
     """
     _sane(dims, where)
     fixed = dict(dims)
@@ -60,7 +64,6 @@ def settle(model: onnx.ModelProto, dims: Fixed, where: object) -> tuple[onnx.Mod
         raise ModelError(
             f"has no open dimension {unknown[0]}", where=where, fix=_near(unknown[0], {*seen, *notes.used})
         )
-    _refuse_open(model, where)
     return model, (*notes.told, *told)
 
 
@@ -86,7 +89,8 @@ def _fix_inputs(model: onnx.ModelProto, fixed: dict[str, int]) -> _Notes:
     for value in inputs:
         for axis, dim in enumerate(_dims(value)):
             if not dim.HasField("dim_value") or dim.dim_value < 0:
-                dim.dim_param = dim.dim_param or f"{value.name}.{axis}"
+                named = dim.dim_param and dim.dim_param.lower() not in NO_NAMES
+                dim.dim_param = dim.dim_param if named else f"{value.name}.{axis}"
                 notes.used.add(dim.dim_param)
     for value in inputs:
         shape = _dims(value)
@@ -260,26 +264,19 @@ def _inferred(model: onnx.ModelProto, *, strict: bool) -> onnx.ModelProto:
     return found
 
 
-def _refuse_open(model: onnx.ModelProto, where: object) -> None:
-    """Raise ``ModelError`` when a tensor on the way to an output has an open dimension, no shape, or no element.
+def refuse_open(graph: Graph, model: onnx.ModelProto, where: object) -> None:
+    """Raise ``ModelError`` when a tensor of ``graph``, the view of ``model``, has no shape, an open dimension or none.
 
     Of open dimensions those are named that others come from.
     """
-    known = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+    infos = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     origins: dict[str, str] = {}
     opened: set[str] = set()
-    for value in model.graph.input:
-        _look(value, "an input", where, origins, opened)
-    live = set(_live_values(model))
-    for node in model.graph.node:
-        inherits = not opened.isdisjoint(reads(node))
-        for name in node.output:
-            if name in live:
-                found: dict[str, str] = {}
-                by = f"made by {node.op_type} {node.name}"
-                _look(known.get(name) or onnx.ValueInfoProto(name=name), by, where, found, opened)
-                for dim, origin in found.items() if not inherits else ():
-                    origins.setdefault(dim, origin)
+    _look([(tensor, "an input", True) for tensor in graph.inputs], infos, origins, opened, where)
+    for node in graph.nodes:
+        by = f"made by {node.op} {node.name}"
+        first = opened.isdisjoint(t.name for t in node.activations)
+        _look([(tensor, by, first) for tensor in node.outputs], infos, origins, opened, where)
     if origins:
         listed = ", ".join(f"{dim} (of {origin})" for dim, origin in list(origins.items())[:SHOWN])
         more = f" and {len(origins) - SHOWN} more" if len(origins) > SHOWN else ""
@@ -287,19 +284,35 @@ def _refuse_open(model: onnx.ModelProto, where: object) -> None:
         raise ModelError(f"has open dimensions: {listed}{more}", where=where, fix=fix)
 
 
-def _look(value: onnx.ValueInfoProto, by: str, where: object, found: dict[str, str], opened: set[str]) -> None:
-    """Raise for a tensor without shape or elements; note its open dimensions in ``found`` and it in ``opened``."""
-    if value.type.WhichOneof("value") not in (None, "tensor_type"):
-        return
-    if not value.type.tensor_type.HasField("shape"):
-        fix = "give the model a value_info with its shape, or cut the model before it"
-        raise ModelError(f"{value.name} ({by}) has no known shape", where=where, fix=fix)
-    for axis, dim in enumerate(_dims(value)):
-        if dim.HasField("dim_value") and dim.dim_value == 0:
-            raise ModelError(f"{value.name} ({by}) holds nothing: its dimension {axis} is 0", where=where)
-        if not dim.HasField("dim_value"):
-            opened.add(value.name)
-            found.setdefault(dim.dim_param, f"{value.name}, {by}")
+def _look(
+    made: Iterable[tuple[Tensor, str, bool]],
+    infos: Mapping[str, onnx.ValueInfoProto],
+    origins: dict[str, str],
+    opened: set[str],
+    where: object,
+) -> None:
+    """Add the open tensors among ``made`` to ``opened``, and the dimensions of those that are first to ``origins``.
+
+    Raises ``ModelError`` for a tensor that holds nothing, and for one without shape that no open dimension explains.
+    """
+    for tensor, by, first in made:
+        info = infos.get(tensor.name, onnx.ValueInfoProto())
+        if info.type.WhichOneof("value") not in (None, "tensor_type"):
+            continue
+        if tensor.shape is None:
+            opened.add(tensor.name)
+            if first:
+                fix = "give the model a value_info with its shape, or cut the model before it"
+                raise ModelError(f"{tensor.name} ({by}) has no known shape", where=where, fix=fix)
+            continue
+        for axis, dim in enumerate(tensor.shape):
+            if dim == 0:
+                raise ModelError(f"{tensor.name} ({by}) holds nothing: its dimension {axis} is 0", where=where)
+            if dim is None:
+                opened.add(tensor.name)
+                if first:
+                    name = _dims(info)[axis].dim_param if axis < len(_dims(info)) else f"{tensor.name}.{axis}"
+                    origins.setdefault(name, f"{tensor.name}, {by}")
 
 
 def _live_values(model: onnx.ModelProto) -> Iterator[str]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from pipeline.compile import plan
+from pipeline.compile.closure import require_kernels
 from pipeline.compile.partitions import crossing, cut
 from pipeline.graph.model import load
 from pipeline.graph.view import view
@@ -21,9 +22,14 @@ def run(context: Context) -> Result:
     Returns:
         ``partitions``, ``npu_partitions``; ``crossings``: tensors that one partition gives and another takes, and their
         ``crossing_bytes`` per inference.
+
+    Raises:
+        ModelError: ONNX Runtime has no kernel for a fallback.
     """
     model = load(context.inputs["export"] / MODEL)
-    partitions = cut(view(model), load_coverage(context.inputs["coverage"] / COVERAGE))
+    graph = view(model)
+    partitions = cut(graph, load_coverage(context.inputs["coverage"] / COVERAGE))
+    require_kernels(model, graph, partitions)
     plan.save(context.out, model, partitions)
     taken = {t.wire for p in partitions for t in p.inputs}
     crossings = [crossing(t) for p in partitions for t in p.outputs if t.wire in taken]
