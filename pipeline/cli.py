@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
+from pipeline.commands import check
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
@@ -72,6 +73,8 @@ config_app = typer.Typer(
 )
 app.add_typer(config_app, name="config")
 
+app.command("check")(check.check_command)
+
 
 @app.command("run")
 def run_command(
@@ -91,7 +94,8 @@ def run_command(
     loaded = _load(config, overrides)
     options = Options(
         runs=runs,
-        profile=_profile(loaded),
+        profile=(profile := _profile(loaded)),
+        host=_host(loaded, profile),
         first=first,
         last=last,
         force=NAMES if force and EVERY in force else tuple(force or ()),
@@ -119,7 +123,7 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
     loaded = _load(config, overrides)
     problems = configfile.missing_files(loaded)
     try:
-        _profile(loaded)
+        _host(loaded, _profile(loaded))
     except TargetError as error:
         problems.append(str(error))
     if problems:
@@ -220,6 +224,15 @@ def _profile(loaded: configfile.LoadedConfig) -> Path:
     path = library.find(loaded.config.target, library.folder(loaded.path))
     library.load(path)
     return path
+
+
+def _host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
+    """The file of the host's profile; raises ``TargetError`` when there is none of the name that is given."""
+    from pipeline.cost import hosts  # noqa: PLC0415 (imports onnx)
+    from pipeline.targets import library  # noqa: PLC0415
+
+    name = loaded.config.partition.host or library.load(profile).host
+    return None if name is None else hosts.find(name, hosts.folder())
 
 
 def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:
