@@ -63,7 +63,7 @@ class Opening:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """``--trust``, ``--state`` and ``--limits``."""
     parser.add_argument("--trust", type=Path, metavar="KEYS", help="file or folder of public keys; refuse all others")
-    help_state = (
+    help_state = "folder that outlives restarts: versions seen (with --trust; default: $STATE_DIRECTORY, or your own)"
         "folder of the versions seen, against going back; with --trust (default: $STATE_DIRECTORY, or your own)"
     )
     parser.add_argument("--state", type=Path, metavar="FOLDER", help=help_state)
