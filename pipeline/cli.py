@@ -199,17 +199,19 @@ def targets_command(
 
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Measure the packaged bundle again: bytes, host time and start-up, beside its peers."""
-    from pipeline import bench  # noqa: PLC0415 (imports torch)
+    """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
+    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
 
     loaded = _load(config, overrides)
     with progress.console(sys.stdout) as console:
-        rows = bench.bench(loaded.config, runs / loaded.config.name, console)
-    widths = [
-        max(len(text) for text in column) for column in zip(*((row.what, row.value) for row in rows), strict=True)
-    ]
-    for row in rows:
-        print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
+        tables = (
+            bundle.bench(loaded.config, runs / loaded.config.name, console),
+            tuple(check.rows(console)),
+        )
+    for rows in tables:
+        widths = [max(len(row.what) for row in rows), max(len(row.value) for row in rows)]
+        for row in rows:
+            print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
 
 
 @app.command("ui")
