@@ -12,7 +12,17 @@ from pipeline.graph.view import Graph
 from pipeline.targets.profile import Target
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess, prepare
-from runtime.bundle import SCHEMA, GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
+from runtime.bundle import (
+    SCHEMA,
+    GoldenEntry,
+    Line,
+    Manifest,
+    PartitionEntry,
+    Zone,
+    open_bundle,
+    pack_arrays,
+    write_bundle,
+)
 from runtime.session import Session
 
 
@@ -27,6 +37,7 @@ class Use:
         decoder: how the outputs become boxes.
         lines: over which tracked objects are counted.
         provenance: where it comes from.
+        zones: in which tracked objects are counted and timed.
     """
 
     name: str
@@ -35,6 +46,7 @@ class Use:
     decoder: BoxDecoder
     lines: tuple[Line, ...]
     provenance: Mapping[str, str]
+    zones: tuple[Zone, ...] = ()
 
 
 def bundle(
@@ -108,6 +120,7 @@ def _manifest(
         preprocess=use.preprocess,
         decoder=use.decoder,
         lines=use.lines,
+        zones=use.zones,
         provenance=use.provenance,
     )
 

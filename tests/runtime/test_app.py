@@ -11,12 +11,13 @@ import tiny
 from PIL import Image
 from test_sources import write_video
 
-from runtime import app, outputs
+from runtime import outputs
 from runtime.app import play
 from runtime.bundle import open_bundle
 from runtime.errors import SourceError, UserError
 from runtime.session import Session
 from runtime.sources import Source
+from runtime.streams import opening
 
 
 @pytest.fixture
@@ -232,9 +233,9 @@ def test_an_output_that_leads_nowhere(tmp_path, tiny_bundle, frames):
 
 def test_a_source_without_a_frame(tmp_path, tiny_bundle, monkeypatch):
     empty = Source("empty", Fraction(1), (frame for frame in ()))
-    monkeypatch.setattr(app, "open_source", lambda text: empty)
-    with pytest.raises(SourceError, match="empty: has no frame"):
-        play(open_bundle(tiny_bundle), "empty", events=tmp_path / "e.jsonl")
+    monkeypatch.setattr(opening, "open_source", lambda text: empty)
+    with pytest.raises(SourceError, match="has no frame"):
+        play(open_bundle(tiny_bundle), str(tmp_path), events=tmp_path / "e.jsonl")
     assert not (tmp_path / "e.jsonl").exists()
 
 

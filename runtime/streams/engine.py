@@ -1,0 +1,188 @@
+"""Overlap: while one frame is post-processed, the next is inferred, another prepared, and more are captured."""
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.adapters.detection import Detections, decode
+from runtime.adapters.image import Placement, letterbox
+from runtime.errors import SourceError
+from runtime.session import Session
+from runtime.sources import Frame, Frames
+from runtime.streams.lanes import Lanes, Policy
+
+CAPTURED, BETWEEN = 4, 2
+"""Frames that wait per source before they are prepared, and between any two later steps."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """A source as the engine plays it: its frames, what to do with those that do not fit, and how many to play."""
+
+    frames: Frames
+    policy: Policy
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A frame with what was found in it.
+
+    Attributes:
+        source: position of its feed.
+        frame: the picture.
+        found: the boxes.
+        session: what found them.
+        seconds: host time of each step: ``prepare``, ``infer``, ``decode``.
+    """
+
+    source: int
+    frame: Frame
+    found: Detections
+    session: Session
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A feed that ended with an error; its frames until then came before."""
+
+    source: int
+    error: SourceError
+
+
+@dataclass
+class _Job:
+    """A frame between two steps."""
+
+    source: int
+    frame: Frame
+    session: Session
+    pixels: NDArray[np.uint8]
+    placement: Placement
+    outputs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """Runs every frame of several feeds through a session; each feed's frames stay in order.
+
+    One thread per feed captures, one prepares, one infers, and the caller's own decodes and goes on. Queues between
+    them are bounded, so memory is too. Use it in a ``with`` statement, which ends the threads.
+    """
+
+    def __init__(self, session: Callable[[], Session], feeds: Sequence[Feed], stop: threading.Event) -> None:
+        """Prepare to play.
+
+        Args:
+            session: asked before each frame, so that a bundle can be changed between two of them.
+            feeds: what to play.
+            stop: when it is set no further frame is captured; those that wait are still played.
+        """
+        self._session, self._feeds, self._stop = session, tuple(feeds), stop
+        self._captured: Lanes[Frame | SourceError] = Lanes([feed.policy for feed in feeds], CAPTURED)
+        self._prepared: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
+        self._inferred: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
+        self._threads = ThreadPoolExecutor(len(self._feeds) + 2, thread_name_prefix="npu-run")
+        self._work: list[Future[None]] = []
+
+    @property
+    def dropped(self) -> Sequence[int]:
+        """Frames of each feed that were thrown away because newer ones had come."""
+        return self._captured.dropped
+
+    @property
+    def waiting(self) -> int:
+        """Frames in all queues."""
+        return len(self._captured) + len(self._prepared) + len(self._inferred)
+
+    def results(self) -> Iterator[Found | Broken]:
+        """Every frame's result as it is ready, and every feed's error.
+
+        Raises:
+            UserError: the bundle cannot be run.
+        """
+        work = [
+            *(lambda lane=lane: self._capture(lane) for lane in range(len(self._feeds))),
+            self._prepare,
+            self._infer,
+        ]
+        self._work = [self._threads.submit(each) for each in work]
+        while (item := self._inferred.get()) is not None:
+            yield item[1] if isinstance(item[1], Broken) else _decoded(item[1])
+        for future in self._work:
+            future.result()  # what went wrong there goes wrong here
+
+    def __enter__(self) -> Self:
+        """Use it in a ``with`` statement."""
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End every thread; frames that wait are thrown away."""
+        self._stop.set()
+        for lanes in (self._captured, self._prepared, self._inferred):
+            lanes.close()
+        self._threads.shutdown()
+
+    def _capture(self, lane: int) -> None:
+        feed = self._feeds[lane]
+        try:
+            with contextlib.closing(feed.frames) as frames:
+                for frame in itertools.islice(frames, feed.limit):
+                    if self._stop.is_set() or not self._captured.put(lane, frame):
+                        return
+        except SourceError as error:
+            self._captured.put(lane, error)
+        finally:
+            self._captured.end(lane)
+
+    def _prepare(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._prepared.end, 0)
+            stack.callback(self._captured.close)
+            while (item := self._captured.get()) is not None:
+                if not self._prepared.put(0, self._prepared_from(*item)):
+                    return
+
+    def _prepared_from(self, source: int, item: Frame | SourceError) -> _Job | Broken:
+        if isinstance(item, SourceError):
+            return Broken(source, item)
+        began = time.perf_counter()
+        session = self._session()
+        try:
+            pixels, placement = letterbox(
+                item.pixels, session.manifest.preprocess.width, session.manifest.preprocess.height
+            )
+        except SourceError as error:
+            return Broken(source, error)
+        return _Job(source, item, session, pixels, placement, seconds={"prepare": time.perf_counter() - began})
+
+    def _infer(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._inferred.end, 0)
+            stack.callback(self._prepared.close)
+            while (item := self._prepared.get()) is not None:
+                job = item[1]
+                if isinstance(job, _Job):
+                    began = time.perf_counter()
+                    job.outputs = job.session.infer(job.pixels)
+                    job.seconds["infer"] = time.perf_counter() - began
+                if not self._inferred.put(0, job):
+                    return
+
+
+def _decoded(job: _Job) -> Found:
+    began = time.perf_counter()
+    height, width = job.frame.pixels.shape[:2]
+    found = decode(job.outputs, job.session.manifest.decoder, job.placement, (width, height))
+    job.seconds["decode"] = time.perf_counter() - began
+    return Found(job.source, job.frame, found, job.session, job.seconds)
