@@ -143,11 +143,13 @@ class ZoneConfig(Section):
     """A polygon in which tracked objects are counted and timed, in source pixels."""
 
     name: str = Field(min_length=1)
-    points: tuple[Point, ...] = Field(min_length=3, max_length=MOST_CORNERS, description="corners, in order")
+    points: tuple[Point, ...] = Field(description=f"3 to {MOST_CORNERS} corners, in order")
 
     @field_validator("points")
     @classmethod
     def _has_different_corners(cls, points: tuple[Point, ...]) -> tuple[Point, ...]:
+        if not 3 <= len(points) <= MOST_CORNERS:
+            raise ValueError(f"has {len(points)} corners; a zone has 3 to {MOST_CORNERS}")
         if len(set(points)) != len(points):
             raise ValueError("has a corner twice; the last one is joined to the first by itself")
         return points

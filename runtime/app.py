@@ -228,7 +228,7 @@ class _Run:
 
 
 def _run_id(bundle: Bundle, opened: Opened) -> str:
-    return new_run() if opened.kind == "live" else run_of(bundle.sha256, Path(opened.text))
+    return new_run() if opened.kind == "live" else run_of(bundle.sha256, opened.name, Path(opened.text))
 
 
 def _spare_inputs(bundle: Bundle, sources: Sequence[Path], options: Options) -> None:

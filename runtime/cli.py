@@ -135,7 +135,12 @@ def _result_options(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def _terminable(*flags: threading.Event) -> Iterator[None]:
     """SIGTERM sets flags, and so ends a run in good order."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: [flag.set() for flag in flags])
+
+    def set_all(number: int, frame: object) -> None:
+        for flag in flags:
+            flag.set()
+
+    before = signal.signal(signal.SIGTERM, set_all)
     try:
         yield
     finally:

@@ -59,14 +59,14 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Event))
 """The fields in the order of CSV columns."""
 
 
-def run_of(bundle_sha256: str, path: Path) -> str:
-    """What makes ids of a file's events: the same for the same bundle, path, size and date of the file.
+def run_of(bundle_sha256: str, source: str, path: Path) -> str:
+    """What makes ids of a file's events: the same for the same bundle, source, path, size and date of the file.
 
     Raises:
         OSError: the file is gone.
     """
     facts = path.stat()
-    return _digest(bundle_sha256, str(path.absolute()), facts.st_size, facts.st_mtime_ns)
+    return _digest(bundle_sha256, source, path.absolute(), facts.st_size, facts.st_mtime_ns)
 
 
 def new_run() -> str:

@@ -1,11 +1,12 @@
 """Where frames come from: videos, cameras and network streams (PyAV), images (Pillow), ``.npy`` (nothing extra)."""
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -37,6 +38,9 @@ NETWORK = "rtsp,rtsps,rtmp,rtp,udp,tcp,tls,http,https,httpproxy,crypto"
 
 TIMEOUT_S = 5.0
 """A stream that cannot be opened, or gives nothing, for so long is broken."""
+
+PROBED: Mapping[str, str] = MappingProxyType({"probesize": "100000", "analyzeduration": "500000", "fpsprobesize": "0"})
+"""Bytes, microseconds and frames of a stream that FFmpeg looks at before it begins; its own defaults take seconds."""
 
 
 class Frame:
@@ -189,7 +193,7 @@ def _camera(device: str) -> Source:
 
 
 def _stream(text: str) -> Source:
-    options = {"protocol_whitelist": NETWORK, "fflags": "nobuffer"}
+    options = {"protocol_whitelist": NETWORK, **PROBED}
     if text.startswith("rtsp"):
         options["rtsp_transport"] = "tcp"
     return _open(text, public_name(text), "live", options=options)

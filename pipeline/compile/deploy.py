@@ -26,7 +26,7 @@ def build_pyz(path: Path) -> None:
     ``python npu-run.pyz`` is then ``npu-run``; it needs numpy and onnxruntime.
     """
     root = Path(runtime.__file__).parent
-    sources = [*root.rglob("*.py"), root / "py.typed"]
+    sources = [*root.rglob("*.py"), *root.rglob("*.html"), root / "py.typed"]
     entries = {source.relative_to(root.parent).as_posix(): source.read_bytes() for source in sources}
     path.write_bytes(b"#!/usr/bin/env python3\n" + pack({"__main__.py": LAUNCHER, **entries}))
     path.chmod(0o755)

@@ -19,10 +19,10 @@ from runtime.events import Event
 from runtime.sinks import SinkError
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client, MQTTMessageInfo
+    from paho.mqtt.client import Client
 
 QOS = 2
-ACK_S = 10.0
+ACK_S = 2.0
 """Seconds that the broker has for a batch before it counts as failing; what it has got by then is not sent again."""
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
@@ -52,7 +52,9 @@ class BrokerSink:
             self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
         if parts.scheme == "mqtts":
             self._client.tls_set_context(ssl.create_default_context())
-        self._sent: dict[str, MQTTMessageInfo] = {}
+        self._client.on_publish = lambda client, data, number, *rest: self._receipts.add(number)
+        self._receipts: set[int] = set()
+        self._sent: dict[str, int] = {}
         self._started = False
 
     def open(self, mark: int | None) -> int:
@@ -70,13 +72,14 @@ class BrokerSink:
             SinkError: some receipt has not come in time.
         """
         ids = {event.id for event in events}
-        self._sent = {key: info for key, info in self._sent.items() if key in ids}
+        self._sent = {key: number for key, number in self._sent.items() if key in ids}
+        self._receipts.intersection_update(set(self._sent.values()))
         for event in events:
             if event.id not in self._sent:
                 payload = json.dumps(event.facts(), ensure_ascii=False)
-                self._sent[event.id] = self._client.publish(self._topic(event), payload, QOS)
+                self._sent[event.id] = self._client.publish(self._topic(event), payload, QOS).mid
         deadline = time.monotonic() + ACK_S
-        while not all(self._sent[event.id].is_published() for event in events):
+        while not self._receipts.issuperset(self._sent.values()):
             if time.monotonic() > deadline:
                 state = "does not answer" if self._client.is_connected() else "cannot be reached"
                 raise SinkError(f"the broker {state}", where=self.name)

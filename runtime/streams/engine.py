@@ -1,7 +1,7 @@
 """Overlap: while one frame is post-processed, the next is inferred, another prepared, and more are captured."""
 
 import contextlib
-import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ CAPTURED, BETWEEN = 4, 2
 
 @dataclass(frozen=True)
 class Feed:
-    """A source as the engine plays it: its frames, what to do with those that do not fit, and how many to play."""
+    """A source as the engine plays it: its frames, what to do with those that do not fit, how many to play at most."""
 
     frames: Frames
     policy: Policy
@@ -94,6 +94,7 @@ class Engine:
         self._inferred: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
         self._threads = ThreadPoolExecutor(len(self._feeds) + 2, thread_name_prefix="npu-run")
         self._work: list[Future[None]] = []
+        self._left = [math.inf if feed.limit is None else feed.limit for feed in feeds]
 
     @property
     def dropped(self) -> Sequence[int]:
@@ -137,8 +138,8 @@ class Engine:
         feed = self._feeds[lane]
         try:
             with contextlib.closing(feed.frames) as frames:
-                for frame in itertools.islice(frames, feed.limit):
-                    if self._stop.is_set() or not self._captured.put(lane, frame):
+                for frame in frames:
+                    if self._stop.is_set() or self._left[lane] <= 0 or not self._captured.put(lane, frame):
                         return
         except SourceError as error:
             self._captured.put(lane, error)
@@ -150,6 +151,9 @@ class Engine:
             stack.callback(self._prepared.end, 0)
             stack.callback(self._captured.close)
             while (item := self._captured.get()) is not None:
+                if self._left[item[0]] <= 0:
+                    continue  # captured ahead, or an error behind the last frame that is wanted
+                self._left[item[0]] -= 1
                 if not self._prepared.put(0, self._prepared_from(*item)):
                     return
 

@@ -245,3 +245,15 @@ def test_a_video_file_needs_pyav(tmp_path, monkeypatch):
         SourceError, match=r"the package av is needed .* \(pip install av pillow supervision trackers\)"
     ):
         outputs.VideoFile(tmp_path / "out.mp4", Fraction(10), (96, 64))
+
+
+def test_images_have_nothing_to_do_with_each_other(tmp_path, tiny_bundle):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(tiny.frames(1)[0]).save(tmp_path / name)
+    bundle = open_bundle(tiny_bundle)
+    summary = play(bundle, str(tmp_path), events=tmp_path / "e.jsonl", annotate=tmp_path / "out.mp4")
+    events = events_of(tmp_path / "e.jsonl")
+    assert (summary.kind, summary.tracks, summary.counts, summary.zones) == ("images", None, {}, {})
+    assert {detection["track"] for event in events for detection in event["detections"]} == {None}
+    assert [event["counts"] for event in events] == [{}] * 3
+    assert len(video_of(tmp_path / "out.mp4")[2]) == 3

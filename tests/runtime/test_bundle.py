@@ -16,7 +16,7 @@ import tiny
 from runtime import archive, bundle, strict_json
 from runtime.bundle import GoldenEntry, open_bundle, write_bundle
 from runtime.errors import BundleError
-from runtime.manifest import FileEntry, Line, Manifest
+from runtime.manifest import FileEntry, Line, Manifest, Zone
 from runtime.tensors import TensorSpec
 
 
@@ -270,6 +270,10 @@ def spec(**changes):
     return lambda m: {"tensors": (replace(m.tensors[0], **changes), *m.tensors[1:])}
 
 
+def zone(*points):
+    return Zone("z", tuple((float(x), float(y)) for x, y in points))
+
+
 def part(**changes):
     return lambda m: {"partitions": (replace(m.partitions[0], **changes),)}
 
@@ -281,6 +285,10 @@ def part(**changes):
         (lambda m: {"labels": ("a", "a")}, "labels names a twice"),
         (lambda m: {"target": ""}, "target is empty"),
         (lambda m: {"lines": (*m.lines, *m.lines)}, "lines names door twice"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0), (0, 1)),) * 2}, "zones names z twice"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0)),)}, "zone z has 2 corners; it needs 3 to 100, each another point"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0), (0, 1), (1, 0)),)}, "zone z has 4 corners"),
+        (lambda m: {"zones": (zone(*((n, n * n) for n in range(101))),)}, "zone z has 101 corners"),
         (
             lambda m: {"lines": (Line("l", (1.0, 2.0), (1.0, 2.0)),)},
             "line l goes from .* it needs two different points",
