@@ -18,7 +18,8 @@ def test_the_pyz_holds_the_whole_runtime_and_nothing_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "npu-run.pyz") as file:
         names = set(file.namelist())
         assert file.testzip() is None
-    expected = {path.relative_to(root.parent).as_posix() for path in root.rglob("*.py")}
+    sources = [*root.rglob("*.py"), *root.rglob("*.html")]
+    expected = {path.relative_to(root.parent).as_posix() for path in sources}
     assert names == {"__main__.py", "runtime/py.typed"} | expected
     assert (tmp_path / "npu-run.pyz").read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert os.access(tmp_path / "npu-run.pyz", os.X_OK)
