@@ -200,10 +200,10 @@ class _Run:
     def _link(self, source: int, link: Link) -> None:
         """A live source came or went; called by the thread that captures it."""
         name, player, now = self.opened[source].name, self._players[source], time.time()
-        self.status.enter(source, "up" if link.up else "down", link.problem)
+        changed = self.status.enter(source, "up" if link.up else "down", link.problem)
         if not link.up:
             self._warn(f"{name}: {link.problem}; trying again in {link.retry_s:.1f} s")
-        if self._recorder is not None:
+        if self._recorder is not None and changed:
             number = next(self._links[source])
             event = link_changed(self._runs[source], name, number, player.frames, player.time_s, now, link.problem)
             self._recorder.record(Batch((event,), self._runs[source], player.frames, once=False))

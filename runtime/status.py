@@ -65,14 +65,16 @@ class Status:
         with self._lock:
             change(self._sources[source])
 
-    def enter(self, source: int, state: State, problem: str | None = None) -> None:
-        """A source came to another state."""
+    def enter(self, source: int, state: State, problem: str | None = None) -> bool:
+        """A source is in this state now; whether it was in another one before."""
         with self._lock:
             status = self._sources[source]
-            if status.state != state:
+            changed = status.state != state
+            if changed:
                 status.since = time.time()
                 status.outages += state == "down"
             status.state, status.problem = state, problem
+            return changed
 
     def played(self, source: int, latency_s: float | None, seconds: Mapping[str, float]) -> None:
         """One more frame of a source has its result; ``seconds`` by step."""

@@ -11,10 +11,8 @@ from runtime.errors import SourceError
 from runtime.sources import Frames, Source
 
 FIRST_S, MOST_S = 0.5, 30.0
-"""Seconds before the first and at most before any later attempt; each is twice the one before, give or take 20 %."""
-
-STEADY_S = 1.0
-"""A connection that held so long was a good one: the next attempt is a first one again."""
+"""Seconds before the first and at most before any later attempt since the last frame; each is twice the one before,
+give or take 20 %."""
 
 DRIFT_S = 2.0
 """When a stream's own clock and ours part by more, the stream's has jumped and ours decides."""
@@ -47,14 +45,14 @@ def live_frames(connect: Callable[[], Source], listen: Callable[[Link], None], s
     """
     began, last, attempt = time.monotonic(), 0.0, 0
     while not stop.is_set():
-        connected: float | None = None
+        connected = False
         try:
             offset = 0.0
             with contextlib.closing(connect().frames) as frames:
                 for frame in frames:
                     now = time.monotonic()
-                    if connected is None:
-                        connected = now
+                    if not connected:
+                        connected = True
                         listen(Link(True))
                         offset = now - began
                     elif abs(offset + frame.time_s - (now - began)) > DRIFT_S:
@@ -66,7 +64,7 @@ def live_frames(connect: Callable[[], Source], listen: Callable[[Link], None], s
             problem = "ended"
         except SourceError as error:
             problem = error.what
-        attempt = 0 if connected is not None and time.monotonic() - connected > STEADY_S else attempt
+        attempt = 0 if connected else attempt
         retry = delay(attempt)
         attempt += 1
         listen(Link(False, problem, retry))

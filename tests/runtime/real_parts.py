@@ -110,6 +110,9 @@ class Subscriber:
         self.client.loop_start()
         assert ready.wait(10)
 
+    def ids(self):
+        return [json.loads(payload)["id"] for _, payload in self.got]
+
     def frames(self):
         return [json.loads(payload)["frame"] for _, payload in self.got]
 
