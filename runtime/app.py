@@ -16,12 +16,12 @@ from runtime.player import Player, Summary, painter
 from runtime.serve.access import Access
 from runtime.serve.facts import Facts
 from runtime.serve.pictures import Draw, Pictures
-from runtime.serve.server import Server
-from runtime.session import DelegateName, Session
+from runtime.serve.server import Offer, Server
+from runtime.session import Session
 from runtime.sinks.courier import open_sink
 from runtime.sinks.recorder import Batch, Recorder
 from runtime.status import Status
-from runtime.streams.engine import Broken, Engine
+from runtime.streams.engine import Broken, Engine, Fixed, Sessions
 from runtime.streams.live import Link
 from runtime.streams.opening import Opened, open_all
 from runtime.zones import Happening
@@ -39,7 +39,7 @@ class Options:
     Attributes:
         events: file for one JSON line per frame.
         annotate: mp4 file for the frames with boxes, tracks and lines on them; one source only.
-        delegate: ``npu`` for the simulated NPU, ``plain`` for its reference kernels, ``cpu`` for ONNX Runtime.
+        delegate: what runs NPU partitions, a word of ``runtime.delegates.choice``.
         limit: stop after so many frames of each source.
         sinks: where events are delivered, see ``runtime.sinks.courier.open_sink``.
         state: folder of the queue that keeps events over restarts; in memory when ``None``.
@@ -48,7 +48,7 @@ class Options:
 
     events: Path | None = None
     annotate: Path | None = None
-    delegate: DelegateName = "npu"
+    delegate: str = "npu"
     limit: int | None = None
     sinks: tuple[str, ...] = ()
     state: Path | None = None
@@ -61,23 +61,24 @@ def play(
     *,
     events: Path | None = None,
     annotate: Path | None = None,
-    delegate: DelegateName = "npu",
+    delegate: str = "npu",
     limit: int | None = None,
     listen: Listener = lambda result: None,
 ) -> Summary:
     """Run a bundle on every frame of one source; see ``play_all``."""
     options = Options(events=events, annotate=annotate, delegate=delegate, limit=limit)
-    return play_all(bundle, (source,), options, listen=listen)[0]
+    return play_all(Fixed(Session(bundle, delegate)), (source,), options, listen=listen)[0]
 
 
 def play_all(
-    bundle: Bundle,
+    sessions: Sessions,
     sources: Sequence[str],
     options: Options,
     *,
     listen: Listener = lambda result: None,
     warn: Callable[[str], None] = lambda text: None,
     stop: threading.Event | None = None,
+    offer: Offer | None = None,
 ) -> list[Summary]:
     """Run a bundle on every frame of several sources at a time.
 
@@ -85,24 +86,24 @@ def play_all(
     frame was inferred; when a source breaks later, what was written until then stays, and the others go on.
 
     Args:
-        bundle: opened and verified.
+        sessions: what runs each frame; the first one says what the lines, zones and labels are.
         sources: as ``--source``: videos, folders of images, images, ``.npy`` files, cameras' numbers, streams.
         options: what else.
         listen: called after every frame.
         warn: told of every interruption of a live source.
         stop: when it is set no further frame is captured, those that wait are played, and all ends in good order.
+        offer: takes a new bundle from the live page's ``POST /bundle``; ``None``: there is no such page.
 
     Raises:
         SourceError: a source cannot be opened, has no frame, or breaks; or an extra is missing for it.
         UserError: an output cannot be written, or would replace a source or the bundle; or the bundle cannot be run.
     """
-    session = Session(bundle, options.delegate)
-    run = _Run(session, sources, options, warn, stop or threading.Event())
-    _spare_inputs(bundle, [Path(source) for source in sources], options)
+    run = _Run(sessions, sources, options, warn, stop or threading.Event())
+    _spare_inputs(run.bundle, [Path(source) for source in sources], options)
     with contextlib.ExitStack() as stack:
         for opened in run.opened:
             stack.callback(opened.feed.frames.close)
-        return run.play(stack, listen)
+        return run.play(stack, listen, offer)
 
 
 class _Run:
@@ -110,33 +111,34 @@ class _Run:
 
     def __init__(
         self,
-        session: Session,
+        sessions: Sessions,
         sources: Sequence[str],
         options: Options,
         warn: Callable[[str], None],
         stop: threading.Event,
     ) -> None:
-        self.options, self._session, self._warn, self._stop = options, session, warn, stop
+        self.options, self._sessions, self._warn, self._stop = options, sessions, warn, stop
+        self.bundle = sessions.session().bundle
         self.opened = open_all(sources, options.limit, self._link, stop)
         if options.annotate is not None and len(self.opened) > 1:
             raise UserError("shows one source", where=options.annotate, fix="give one --source with --annotate")
         self.status = Status([(each.name, each.kind) for each in self.opened])
-        self._runs = [_run_id(session.bundle, each) for each in self.opened]
+        self._runs = [_run_id(self.bundle, each) for each in self.opened]
         self._links = [itertools.count() for _ in self.opened]
-        self._players = [Player(session.bundle, each, options.delegate) for each in self.opened]
+        self._players = [Player(self.bundle, each, options.delegate) for each in self.opened]
         self._recorder: Recorder | None = None
         self._broken: list[SourceError] = []
 
-    def play(self, stack: contextlib.ExitStack, listen: Listener) -> list[Summary]:
+    def play(self, stack: contextlib.ExitStack, listen: Listener, offer: Offer | None) -> list[Summary]:
         """Everything, in order."""
         options = self.options
         if options.sinks or options.state is not None or options.serve is not None:
-            name = f"npu-run-{self._session.manifest.name}"
+            name = f"npu-run-{self.bundle.manifest.name}"
             sinks = [open_sink(text, name) for text in options.sinks]
             self._recorder = stack.enter_context(Recorder(options.state, sinks, self._stop))
-        engine = Engine(lambda: self._session, [each.feed for each in self.opened], self._stop)
+        engine = Engine(self._sessions, [each.feed for each in self.opened], self._stop)
         stack.enter_context(engine)
-        show = self._serve(stack)
+        show = self._serve(stack, offer)
         outputs: list[Listener] | None = None
         for player in self._players:
             player.start()
@@ -144,6 +146,7 @@ class _Run:
             if isinstance(item, Broken):
                 self._break(item)
                 continue
+            self.bundle = item.session.bundle
             result = self._players[item.source].take(item)
             if outputs is None:
                 outputs = [*self._outputs(stack, result), *show, listen]
@@ -152,21 +155,24 @@ class _Run:
                 output(result)
         return self._finish()
 
-    def _serve(self, stack: contextlib.ExitStack) -> list[Listener]:
+    def _serve(self, stack: contextlib.ExitStack, offer: Offer | None) -> list[Listener]:
         """The live page, if it is asked for: what takes every result for it."""
         access, recorder = self.options.serve, self._recorder
         if access is None or recorder is None:
             return []
         pictures = Pictures(self._draws())
-        facts = Facts(self._session.bundle, self.options.delegate, self.status, recorder, self.options.state)
-        server = stack.enter_context(Server(access, lambda: facts, pictures))
+
+        def facts() -> Facts:
+            return Facts(self.bundle, self.options.delegate, self.status, recorder, self.options.state)
+
+        server = stack.enter_context(Server(access, facts, pictures, offer))
         self._warn(f"the live page is at {server.url}")
         return [pictures.show]
 
     def _draws(self) -> dict[str, Draw]:
         """What draws each source's results; nothing without the ``video`` extra."""
         try:
-            return {player.name: painter(self._session.manifest, player) for player in self._players}
+            return {player.name: painter(player) for player in self._players}
         except SourceError as error:
             self._warn(f"the live page has no video: {error}")
             return {}
@@ -176,12 +182,12 @@ class _Run:
         options, opened = self.options, self.opened[0]
         outputs: list[Listener] = []
         if options.annotate is not None:
-            draw = painter(self._session.manifest, self._players[0])
+            draw = painter(self._players[0])
             size = (first.frame.pixels.shape[1], first.frame.pixels.shape[0])
             video = stack.enter_context(VideoFile(options.annotate, opened.rate, size))
             outputs.append(lambda result: video.write(draw(result)))
         if options.events is not None:
-            labels, named = self._session.manifest.labels, len(self.opened) > 1
+            labels, named = self.bundle.manifest.labels, len(self.opened) > 1
             outputs.append(stack.enter_context(EventLog(options.events, labels, named=named)).write)
         return outputs
 

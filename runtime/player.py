@@ -40,7 +40,7 @@ class Summary:
     Attributes:
         bundle: name of the use case.
         target: the NPU that is simulated.
-        delegate: what ran the NPU partitions: ``npu``, ``plain`` or ``cpu``.
+        delegate: what ran the NPU partitions, as it was asked for.
         source: what was played.
         frames: frames played.
         seconds: host time from the first frame to the last; the NPU is simulated, so this is not a device's time.
@@ -80,7 +80,13 @@ class Player:
         self.frames, self._began, self._dropped = 0, time.perf_counter(), 0
         self._boxes = Counter(dict.fromkeys(bundle.manifest.labels, 0))
         self._visits: dict[str, list[float]] = {zone.name: [0, 0.0, 0] for zone in bundle.manifest.zones}
+        self._opened = opened
         self._last: FrameResult | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the bundle that found the newest frame's boxes."""
+        return self._bundle.manifest
 
     @property
     def time_s(self) -> float:
@@ -93,6 +99,7 @@ class Player:
 
     def take(self, item: Found) -> FrameResult:
         """The next frame's result; ``happened`` is then what its tracks did."""
+        ended = self._adopt(item.session.bundle)
         index, tracker, found = self.frames, self.tracker, item.found
         self.frames += 1
         self._boxes.update(self._bundle.manifest.labels[label] for label in found.labels)
@@ -100,12 +107,23 @@ class Player:
             self._last = FrameResult(index, item.frame, found, None, {}, source=self.name)
             return self._last
         observed = tracker.update(found, item.frame.time_s)
-        self._count(observed.happened)
+        self._count((*ended, *observed.happened))
         occupancy = {name: zone.occupancy for name, zone in tracker.zones.items()}
         self._last = FrameResult(
             index, item.frame, found, observed.tracks, tracker.counts(), occupancy, source=self.name
         )
         return self._last
+
+    def _adopt(self, bundle: Bundle) -> tuple[Happening, ...]:
+        """Go on with another bundle's lines and zones, where they are others: every visit ends, counts begin anew."""
+        before, self._bundle = self._bundle.manifest, bundle
+        after, tracker = bundle.manifest, self.tracker
+        if tracker is None or (before.lines, before.zones) == (after.lines, after.zones):
+            return ()
+        for zone in after.zones:
+            self._visits.setdefault(zone.name, [0, 0.0, 0])
+        self.tracker = _tracker(after, self._opened, tracker.seen)
+        return tracker.close()
 
     def close(self) -> FrameResult | None:
         """End every visit: ``happened`` is then who left; the last result, ``None`` when there was no frame."""
@@ -153,7 +171,7 @@ class Player:
         )
 
 
-def _tracker(manifest: Manifest, opened: Opened) -> "PeopleTracker | None":
+def _tracker(manifest: Manifest, opened: Opened, first: int = 0) -> "PeopleTracker | None":
     """A tracker; ``None`` for images, and when the ``video`` extra is not installed; the summary says so."""
     if opened.kind == "images":
         return None
@@ -161,11 +179,11 @@ def _tracker(manifest: Manifest, opened: Opened) -> "PeopleTracker | None":
         from runtime.tracking import PeopleTracker  # noqa: PLC0415 - of the video extra
     except ModuleNotFoundError:
         return None
-    return PeopleTracker(manifest.lines, opened.rate, manifest.zones, steady=opened.kind != "live")
+    return PeopleTracker(manifest.lines, opened.rate, manifest.zones, steady=opened.kind != "live", first=first)
 
 
-def painter(manifest: Manifest, player: Player) -> Callable[[FrameResult], NDArray[np.uint8]]:
-    """What draws a player's results, uint8 [H, W, 3], RGB.
+def painter(player: Player) -> Callable[[FrameResult], NDArray[np.uint8]]:
+    """What draws a player's results, uint8 [H, W, 3], RGB; it follows a change of the bundle.
 
     Raises:
         SourceError: the ``video`` extra is not installed.
@@ -174,6 +192,18 @@ def painter(manifest: Manifest, player: Player) -> Callable[[FrameResult], NDArr
         from runtime.drawing import Painter  # noqa: PLC0415 - of the video extra
     except ModuleNotFoundError as error:
         raise missing_extra(" and ".join(TRACKING)) from error
-    if player.tracker is None:
-        return Painter(manifest.labels).draw
-    return Painter(manifest.labels, player.tracker.lines, manifest.zones).draw
+
+    def made() -> "tuple[PeopleTracker | None, Painter]":
+        tracker, manifest = player.tracker, player.manifest
+        if tracker is None:
+            return tracker, Painter(manifest.labels)
+        return tracker, Painter(manifest.labels, tracker.lines, manifest.zones)
+
+    current = [made()]
+
+    def draw(result: FrameResult) -> NDArray[np.uint8]:
+        if current[0][0] is not player.tracker:
+            current[0] = made()
+        return current[0][1].draw(result)
+
+    return draw

@@ -32,7 +32,7 @@ class PeopleTracker:
     """Gives detections a track; counts tracks whose lower edge's middle (the feet) crosses a line or is in a zone."""
 
     def __init__(
-        self, lines: Sequence[Line], rate: Fraction, zones: Sequence[Zone] = (), *, steady: bool = True
+        self, lines: Sequence[Line], rate: Fraction, zones: Sequence[Zone] = (), *, steady: bool = True, first: int = 0
     ) -> None:
         """Begin without tracks.
 
@@ -40,10 +40,11 @@ class PeopleTracker:
             lines: in source pixels.
             rate: frames per second.
             zones: in source pixels.
+            first: number of the first track.
             steady: no frame is ever missing, so each is 1 / ``rate`` after the one before; else their times decide.
         """
         self._rate, self._steady = float(rate), steady
-        self._first, self._next, self._last = 0, 0, 0.0
+        self._first, self._next, self._last = first, first, 0.0
         self._tracker = self._fresh()
         self.lines: Mapping[str, sv.LineZone] = {line.name: _line_zone(line) for line in lines}
         self.zones: Mapping[str, ZoneWatch] = {zone.name: ZoneWatch(zone.name, zone.points) for zone in zones}

@@ -36,13 +36,20 @@ class Access:
         """
         if self.token is None:
             return _loopback(_host(headers.get("Host", "")))
-        offered = [headers.get("Authorization", "").removeprefix("Bearer ").strip(), token_in(query)]
+        if self.admits_change(headers):
+            return True
+        offered = [token_in(query)]
         try:
             cookie = SimpleCookie(headers.get("Cookie", "")).get(COOKIE)
         except CookieError:
             cookie = None
         offered.append("" if cookie is None else cookie.value)
         return any(hmac.compare_digest(text.encode(), self.token.encode()) for text in offered)
+
+    def admits_change(self, headers: Message) -> bool:
+        """Whether a request may change something: only with the token as ``Authorization: Bearer``."""
+        offered = headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        return self.token is not None and hmac.compare_digest(offered.encode(), self.token.encode())
 
 
 def parse_access(text: str, token: str | None) -> Access:

@@ -44,6 +44,7 @@ class Facts:
         return {
             "bundle": {
                 "name": manifest.name,
+                "version": manifest.version,
                 "target": manifest.target,
                 "delegate": self.delegate,
                 "sha256": self.bundle.sha256,

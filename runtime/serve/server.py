@@ -7,6 +7,7 @@
 ``/api/status``          everything, see ``runtime.serve.facts``
 ``/api/counts``          sums by source, name and minute; ``?minutes=60&step=1``
 ``/metrics``             Prometheus text
+``POST /bundle``         a new bundle as the body: 202, then it is tested and takes over; needs a token as ``Bearer``
 ``/healthz``             200 with ``ok`` or ``degraded``, 503 with ``failing``
 =======================  =========================================================================================
 
@@ -24,10 +25,13 @@ from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from runtime.errors import UserError
+from runtime.limits import LIMITS
 from runtime.serve.access import COOKIE, Access, token_in
 from runtime.serve.facts import Facts
 from runtime.serve.metrics import CONTENT_TYPE, render
 from runtime.serve.pictures import Pictures
+
+Offer = Callable[[bytes], None]
 
 VIEWERS = 16
 """Videos that are watched at a time; the next one is told to try later."""
@@ -45,18 +49,21 @@ POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; script-
 class Server:
     """Serves until it is left; each request in a thread of its own."""
 
-    def __init__(self, access: Access, facts: Callable[[], Facts], pictures: Pictures) -> None:
+    def __init__(
+        self, access: Access, facts: Callable[[], Facts], pictures: Pictures, offer: Offer | None = None
+    ) -> None:
         """Bind to the address.
 
         Args:
             access: where, and for whom.
             facts: asked at every request, since a bundle may be changed.
             pictures: of the sources.
+            offer: takes a bundle that came with ``POST /bundle``, and refuses it with a ``UserError``.
 
         Raises:
             UserError: the address cannot be used.
         """
-        self.access, self.facts, self.pictures = access, facts, pictures
+        self.access, self.facts, self.pictures, self.offer = access, facts, pictures, offer
         self.page = importlib.resources.files("runtime.serve").joinpath("page.html").read_bytes()
         self.viewers = threading.BoundedSemaphore(VIEWERS)
         try:
@@ -127,6 +134,25 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status, content, body = page(served, parse_qs(parts.query))
         self._send(status, body, content)
+
+    def do_POST(self) -> None:
+        """Take a bundle; a cookie is not enough, since another site's page could send it along."""
+        served, length = self.server.npu_run, self.headers.get("Content-Length", "")
+        self.close_connection = True
+        if urlsplit(self.path).path != "/bundle" or served.offer is None:
+            self._send(HTTPStatus.NOT_FOUND, b"there is no such page\n")
+        elif not served.access.admits_change(self.headers):
+            self._send(HTTPStatus.UNAUTHORIZED, b"a change needs a token, as Authorization: Bearer\n")
+        elif not length.isdigit() or not 0 < int(length) <= LIMITS.bundle_bytes:
+            self._send(HTTPStatus.LENGTH_REQUIRED, b"the bundle's length is needed\n")
+        else:
+            data = self.rfile.read(int(length))
+            try:
+                served.offer(data)
+            except UserError as error:
+                self._send(HTTPStatus.CONFLICT, f"{error}\n".encode())
+                return
+            self._send(HTTPStatus.ACCEPTED, b"it is tested, and takes over when it passes\n")
 
     def _admit(self, access: Access) -> None:
         """Keep the token as a cookie, so that it leaves the address bar."""

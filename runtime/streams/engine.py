@@ -4,24 +4,49 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.adapters.detection import Detections, decode
 from runtime.adapters.image import Placement, letterbox
-from runtime.errors import SourceError
+from runtime.errors import SourceError, UserError
 from runtime.session import Session
 from runtime.sources import Frame, Frames
 from runtime.streams.lanes import Lanes, Policy
 
 CAPTURED, BETWEEN = 4, 2
 """Frames that wait per source before they are prepared, and between any two later steps."""
+
+
+class Sessions(Protocol):
+    """Which session runs the next frame (``runtime.swap.Swap``, or ``Fixed``)."""
+
+    def session(self) -> Session:
+        """The session for the next frame; asked once per frame."""
+
+    def failed(self, session: Session, error: UserError) -> bool:
+        """Whether a frame that ``session`` failed on is worth another try, with what ``session`` gives then."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Always the same session."""
+
+    only: Session
+
+    def session(self) -> Session:
+        """That one."""
+        return self.only
+
+    def failed(self, session: Session, error: UserError) -> bool:
+        """There is no other one to try."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -60,7 +85,7 @@ class Broken:
     error: SourceError
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Job:
     """A frame between two steps."""
 
@@ -69,8 +94,8 @@ class _Job:
     session: Session
     pixels: NDArray[np.uint8]
     placement: Placement
-    outputs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    outputs: dict[str, NDArray[np.float32]]
+    seconds: dict[str, float]
 
 
 class Engine:
@@ -80,15 +105,15 @@ class Engine:
     them are bounded, so memory is too. Use it in a ``with`` statement, which ends the threads.
     """
 
-    def __init__(self, session: Callable[[], Session], feeds: Sequence[Feed], stop: threading.Event) -> None:
+    def __init__(self, sessions: Sessions, feeds: Sequence[Feed], stop: threading.Event) -> None:
         """Prepare to play.
 
         Args:
-            session: asked before each frame, so that a bundle can be changed between two of them.
+            sessions: asked before each frame, so that a bundle can be changed between two of them.
             feeds: what to play.
             stop: when it is set no further frame is captured; those that wait are still played.
         """
-        self._session, self._feeds, self._stop = session, tuple(feeds), stop
+        self._sessions, self._feeds, self._stop = sessions, tuple(feeds), stop
         self._captured: Lanes[Frame | SourceError] = Lanes([feed.policy for feed in feeds], CAPTURED)
         self._prepared: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
         self._inferred: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
@@ -160,15 +185,10 @@ class Engine:
     def _prepared_from(self, source: int, item: Frame | SourceError) -> _Job | Broken:
         if isinstance(item, SourceError):
             return Broken(source, item)
-        began = time.perf_counter()
-        session = self._session()
         try:
-            pixels, placement = letterbox(
-                item.pixels, session.manifest.preprocess.width, session.manifest.preprocess.height
-            )
+            return _prepared(source, item, self._sessions.session())
         except SourceError as error:
             return Broken(source, error)
-        return _Job(source, item, session, pixels, placement, seconds={"prepare": time.perf_counter() - began})
 
     def _infer(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -176,17 +196,33 @@ class Engine:
             stack.callback(self._prepared.close)
             while (item := self._prepared.get()) is not None:
                 job = item[1]
-                if isinstance(job, _Job):
-                    began = time.perf_counter()
-                    job.outputs = job.session.infer(job.pixels)
-                    job.seconds["infer"] = time.perf_counter() - began
-                if not self._inferred.put(0, job):
+                if not self._inferred.put(0, job if isinstance(job, Broken) else self._inferred_from(job)):
                     return
+
+    def _inferred_from(self, job: _Job) -> _Job:
+        """The job with its outputs; another session gets a try where there is one."""
+        began = time.perf_counter()
+        try:
+            outputs = job.session.infer(job.pixels)
+        except UserError as error:
+            if not self._sessions.failed(job.session, error):
+                raise
+            return self._inferred_from(_prepared(job.source, job.frame, self._sessions.session()))
+        seconds = {**job.seconds, "infer": time.perf_counter() - began}
+        return replace(job, outputs=outputs, seconds=seconds)
+
+
+def _prepared(source: int, frame: Frame, session: Session) -> _Job:
+    """A frame at the size that a session takes."""
+    began = time.perf_counter()
+    pre = session.manifest.preprocess
+    pixels, placement = letterbox(frame.pixels, pre.width, pre.height)
+    return _Job(source, frame, session, pixels, placement, {}, {"prepare": time.perf_counter() - began})
 
 
 def _decoded(job: _Job) -> Found:
     began = time.perf_counter()
     height, width = job.frame.pixels.shape[:2]
     found = decode(job.outputs, job.session.manifest.decoder, job.placement, (width, height))
-    job.seconds["decode"] = time.perf_counter() - began
-    return Found(job.source, job.frame, found, job.session, job.seconds)
+    seconds = {**job.seconds, "decode": time.perf_counter() - began}
+    return Found(job.source, job.frame, found, job.session, seconds)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from runtime.adapters.detection import Detections
 from runtime.bundle import open_bundle
-from runtime.errors import UserError
+from runtime.errors import SwapError, UserError
 from runtime.outputs import FrameResult
 from runtime.serve import server as module
 from runtime.serve.access import Access
@@ -215,10 +215,44 @@ def test_a_token_is_needed_and_becomes_a_cookie(parts):
         assert get(server, "/metrics", Authorization=f"Bearer {TOKEN}")[0] == 200
 
 
-def test_only_reading_is_known(server):
+def post(server, path, body, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port(server), timeout=10)
-    connection.request("POST", "/", body=b"x")
+    connection.request("POST", path, body=body, headers=headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_nothing_is_taken_where_nobody_takes_it(server):
+    assert post(server, "/bundle", b"x")[0] == 404
+    assert post(server, "/", b"x")[0] == 404
+    connection = http.client.HTTPConnection("127.0.0.1", port(server), timeout=10)
+    connection.request("DELETE", "/")
     assert connection.getresponse().status == 501
+
+
+def test_a_bundle_is_taken_from_who_has_the_token(parts):
+    taken = []
+
+    def offer(data):
+        if data == b"late":
+            raise SwapError("4 bundles wait to be tested already")
+        taken.append(data)
+
+    with Server(Access("127.0.0.1", 0, TOKEN), lambda: parts[2], parts[1], offer) as server:
+        bearer = {"Authorization": f"Bearer {TOKEN}"}
+        assert post(server, "/bundle", b"x", Cookie=f"npu-run-token={TOKEN}")[0] == 401
+        assert post(server, f"/bundle?token={TOKEN}", b"x")[0] == 401
+        assert post(server, "/bundle", b"", **bearer)[0] == 411
+        assert post(server, "/bundle", b"x", **bearer, **{"Content-Length": "-1"})[0] == 411
+        assert post(server, "/bundle", b"bundle", **bearer)[0] == 202
+        assert post(server, "/bundle", b"late", **bearer) == (409, "4 bundles wait to be tested already\n")
+        assert post(server, "/other", b"x", **bearer)[0] == 404
+    assert taken == [b"bundle"]
+
+
+def test_without_a_token_nothing_can_be_changed(parts):
+    with Server(Access("127.0.0.1", 0, None), lambda: parts[2], parts[1], lambda data: None) as server:
+        assert post(server, "/bundle", b"x", Authorization="Bearer ")[0] == 401
 
 
 def test_a_port_that_is_taken(server, parts):

@@ -8,10 +8,10 @@ import pytest
 import tiny
 
 from runtime.bundle import open_bundle
-from runtime.errors import SourceError
+from runtime.errors import BundleError, SourceError
 from runtime.session import Session
 from runtime.sources import Frame
-from runtime.streams.engine import Broken, Engine, Feed
+from runtime.streams.engine import Broken, Engine, Feed, Fixed
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def feed(frames, policy="wait", error=None, pause=0.0):
 
 
 def play(session, *feeds, stop=None, each=lambda item: None):
-    with Engine(lambda: session, feeds, stop or threading.Event()) as engine:
+    with Engine(Fixed(session), feeds, stop or threading.Event()) as engine:
         items = []
         for item in engine.results():
             items.append(item)
@@ -149,14 +149,58 @@ def test_steps_overlap(session):
     assert seen[2] < ended[0]
 
 
+class Changing:
+    """Sessions of which the next one takes over when the current one fails."""
+
+    def __init__(self, *sessions):
+        self.current, *self.others = sessions
+        self.errors = []
+
+    def session(self):
+        return self.current
+
+    def failed(self, session, error):
+        self.errors.append(str(error))
+        if session is self.current and self.others:
+            self.current = self.others.pop(0)
+        return session is not self.current
+
+
+class Failing(Session):
+    """Runs two frames."""
+
+    count = 0
+
+    def infer(self, pixels):
+        self.count += 1
+        if self.count > 2:
+            raise BundleError("does not run any more")
+        return super().infer(pixels)
+
+
+def test_another_session_takes_over_within_the_frame(session):
+    failing = Failing(session.bundle)
+    sessions = Changing(failing, session)
+    with Engine(sessions, [feed(tiny.frames(9))], threading.Event()) as engine:
+        items = list(engine.results())
+    assert [item.frame.time_s for item in items] == list(range(9))
+    assert [item.session is failing for item in items] == [True] * 2 + [False] * 7
+    assert set(sessions.errors) == {"does not run any more"}
+
+
+def test_a_session_that_fails_with_no_other_is_an_error(session):
+    with pytest.raises(BundleError, match="does not run any more"):
+        play(Failing(session.bundle), feed(tiny.frames(9)))
+
+
 def test_the_session_may_change_between_frames(session, split_bundle):
     other = Session(open_bundle(split_bundle))
-    current = [session]
-    with Engine(lambda: current[0], [feed(tiny.frames(40))], threading.Event()) as engine:
+    sessions = Changing(session)
+    with Engine(sessions, [feed(tiny.frames(40))], threading.Event()) as engine:
         used = []
         for item in engine.results():
             used.append(item.session)
-            current[0] = other
+            sessions.current = other
     assert used[0] is session
     assert used[-1] is other
     assert len(used) == 40
