@@ -1,5 +1,6 @@
 """npu-run as a process of its own, watched from outside."""
 
+import contextlib
 import json
 import os
 import signal
@@ -53,7 +54,7 @@ class Run:
 
     def rows(self):
         """What the database says, in the order it came."""
-        with sqlite3.connect(self.db) as db:
+        with contextlib.closing(sqlite3.connect(self.db)) as db:
             db.row_factory = sqlite3.Row
             return [dict(row) for row in db.execute("SELECT * FROM events ORDER BY rowid")]
 
