@@ -4,14 +4,12 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from runtime.adapters.detection import Detections, decode
 from runtime.adapters.image import Placement, letterbox
@@ -19,6 +17,7 @@ from runtime.errors import SourceError, UserError
 from runtime.session import Session
 from runtime.sources import Frame, Frames
 from runtime.streams.lanes import Lanes, Policy
+from runtime.tensors import Tensors
 
 CAPTURED, BETWEEN = 4, 2
 """Frames that wait per source before they are prepared, and between any two later steps."""
@@ -87,22 +86,22 @@ class Broken:
 
 @dataclass(frozen=True)
 class _Job:
-    """A frame between two steps."""
+    """A frame between two steps: the tensors so far, and how many partitions have run."""
 
     source: int
     frame: Frame
     session: Session
-    pixels: NDArray[np.uint8]
     placement: Placement
-    outputs: dict[str, NDArray[np.float32]]
+    values: Tensors
+    done: int
     seconds: dict[str, float]
 
 
 class Engine:
     """Runs every frame of several feeds through a session; each feed's frames stay in order.
 
-    One thread per feed captures, one prepares, one infers, and the caller's own decodes and goes on. Queues between
-    them are bounded, so memory is too. Use it in a ``with`` statement, which ends the threads.
+    One thread per feed captures, one prepares, one per partition infers, and the caller's own decodes and goes on.
+    Queues between them are bounded, so memory is too. Use it in a ``with`` statement, which ends the threads.
     """
 
     def __init__(self, sessions: Sessions, feeds: Sequence[Feed], stop: threading.Event) -> None:
@@ -115,9 +114,9 @@ class Engine:
         """
         self._sessions, self._feeds, self._stop = sessions, tuple(feeds), stop
         self._captured: Lanes[Frame | SourceError] = Lanes([feed.policy for feed in feeds], CAPTURED)
-        self._prepared: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
-        self._inferred: Lanes[_Job | Broken] = Lanes(["wait"], BETWEEN)
-        self._threads = ThreadPoolExecutor(len(self._feeds) + 2, thread_name_prefix="npu-run")
+        inferring = len(sessions.session().partitions)
+        self._queues: list[Lanes[_Job | Broken]] = [Lanes(["wait"], BETWEEN) for _ in range(inferring + 1)]
+        self._threads = ThreadPoolExecutor(len(self._feeds) + inferring + 1, thread_name_prefix="npu-run")
         self._work: list[Future[None]] = []
         self._left = [math.inf if feed.limit is None else feed.limit for feed in feeds]
 
@@ -129,7 +128,7 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Frames in all queues."""
-        return len(self._captured) + len(self._prepared) + len(self._inferred)
+        return len(self._captured) + sum(len(queue) for queue in self._queues)
 
     def results(self) -> Iterator[Found | Broken]:
         """Every frame's result as it is ready, and every feed's error.
@@ -137,13 +136,10 @@ class Engine:
         Raises:
             UserError: the bundle cannot be run.
         """
-        work = [
-            *(lambda lane=lane: self._capture(lane) for lane in range(len(self._feeds))),
-            self._prepare,
-            self._infer,
-        ]
+        work: list[Callable[[], None]] = [partial(self._capture, lane) for lane in range(len(self._feeds))]
+        work += [self._prepare, *(partial(self._infer, number) for number in range(len(self._queues) - 1))]
         self._work = [self._threads.submit(each) for each in work]
-        while (item := self._inferred.get()) is not None:
+        while (item := self._queues[-1].get()) is not None:
             yield item[1] if isinstance(item[1], Broken) else _decoded(item[1])
         for future in self._work:
             future.result()  # what went wrong there goes wrong here
@@ -155,8 +151,9 @@ class Engine:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End every thread; frames that wait are thrown away."""
         self._stop.set()
-        for lanes in (self._captured, self._prepared, self._inferred):
-            lanes.close()
+        self._captured.close()
+        for queue in self._queues:
+            queue.close()
         self._threads.shutdown()
 
     def _capture(self, lane: int) -> None:
@@ -173,13 +170,13 @@ class Engine:
 
     def _prepare(self) -> None:
         with contextlib.ExitStack() as stack:
-            stack.callback(self._prepared.end, 0)
+            stack.callback(self._queues[0].end, 0)
             stack.callback(self._captured.close)
             while (item := self._captured.get()) is not None:
                 if self._left[item[0]] <= 0:
                     continue  # captured ahead, or an error behind the last frame that is wanted
                 self._left[item[0]] -= 1
-                if not self._prepared.put(0, self._prepared_from(*item)):
+                if not self._queues[0].put(0, self._prepared_from(*item)):
                     return
 
     def _prepared_from(self, source: int, item: Frame | SourceError) -> _Job | Broken:
@@ -190,26 +187,32 @@ class Engine:
         except SourceError as error:
             return Broken(source, error)
 
-    def _infer(self) -> None:
+    def _infer(self, number: int) -> None:
+        """Run partition ``number`` of every frame; the last thread also those of a longer bundle that took over."""
+        before, after = self._queues[number : number + 2]
+        until = None if number == len(self._queues) - 2 else number + 1
         with contextlib.ExitStack() as stack:
-            stack.callback(self._inferred.end, 0)
-            stack.callback(self._prepared.close)
-            while (item := self._prepared.get()) is not None:
+            stack.callback(after.end, 0)
+            stack.callback(before.close)
+            while (item := before.get()) is not None:
                 job = item[1]
-                if not self._inferred.put(0, job if isinstance(job, Broken) else self._inferred_from(job)):
+                if not after.put(0, job if isinstance(job, Broken) else self._inferred(job, until)):
                     return
 
-    def _inferred_from(self, job: _Job) -> _Job:
-        """The job with its outputs; another session gets a try where there is one."""
+    def _inferred(self, job: _Job, until: int | None) -> _Job:
+        """The job after the partitions before ``until``; another session gets a try where there is one."""
         began = time.perf_counter()
+        values = job.values
         try:
-            outputs = job.session.infer(job.pixels)
+            for index in range(job.done, len(job.session.partitions))[: None if until is None else until - job.done]:
+                values = job.session.step(values, index)
         except UserError as error:
             if not self._sessions.failed(job.session, error):
                 raise
-            return self._inferred_from(_prepared(job.source, job.frame, self._sessions.session()))
-        seconds = {**job.seconds, "infer": time.perf_counter() - began}
-        return replace(job, outputs=outputs, seconds=seconds)
+            return self._inferred(_prepared(job.source, job.frame, self._sessions.session()), until)
+        seconds = job.seconds.get("infer", 0.0) + time.perf_counter() - began
+        done = len(job.session.partitions) if until is None else until
+        return replace(job, values=values, done=done, seconds={**job.seconds, "infer": seconds})
 
 
 def _prepared(source: int, frame: Frame, session: Session) -> _Job:
@@ -217,12 +220,13 @@ def _prepared(source: int, frame: Frame, session: Session) -> _Job:
     began = time.perf_counter()
     pre = session.manifest.preprocess
     pixels, placement = letterbox(frame.pixels, pre.width, pre.height)
-    return _Job(source, frame, session, pixels, placement, {}, {"prepare": time.perf_counter() - began})
+    values = session.begin(pixels)
+    return _Job(source, frame, session, placement, values, 0, {"prepare": time.perf_counter() - began})
 
 
 def _decoded(job: _Job) -> Found:
     began = time.perf_counter()
     height, width = job.frame.pixels.shape[:2]
-    found = decode(job.outputs, job.session.manifest.decoder, job.placement, (width, height))
+    found = decode(job.session.finish(job.values), job.session.manifest.decoder, job.placement, (width, height))
     seconds = {**job.seconds, "decode": time.perf_counter() - began}
     return Found(job.source, job.frame, found, job.session, seconds)

@@ -111,7 +111,7 @@ def test_a_stop_plays_what_was_captured(session):
 
 def test_a_bug_in_a_thread_shows(session):
     class Bug(Session):
-        def infer(self, pixels):
+        def step(self, values, index):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -134,9 +134,9 @@ def test_steps_overlap(session):
     seen = []
 
     class Spy(Session):
-        def infer(self, pixels):
+        def step(self, values, index):
             seen.append(time.perf_counter())
-            return super().infer(pixels)
+            return super().step(values, index)
 
     ended = []
 
@@ -171,11 +171,11 @@ class Failing(Session):
 
     count = 0
 
-    def infer(self, pixels):
+    def step(self, values, index):
         self.count += 1
         if self.count > 2:
             raise BundleError("does not run any more")
-        return super().infer(pixels)
+        return super().step(values, index)
 
 
 def test_another_session_takes_over_within_the_frame(session):
@@ -191,6 +191,27 @@ def test_another_session_takes_over_within_the_frame(session):
 def test_a_session_that_fails_with_no_other_is_an_error(session):
     with pytest.raises(BundleError, match="does not run any more"):
         play(Failing(session.bundle), feed(tiny.frames(9)))
+
+
+def test_partitions_overlap(split_bundle):
+    """While the CPU runs its partition of a frame, the NPU runs its own of the next one."""
+    spans = []
+
+    class Slow(Session):
+        def step(self, values, index):
+            began = time.perf_counter()
+            time.sleep(0.02)
+            result = super().step(values, index)
+            spans.append((index, began, time.perf_counter()))
+            return result
+
+    items, _ = play(Slow(open_bundle(split_bundle)), feed(tiny.frames(8)))
+    plain = Session(open_bundle(split_bundle))
+    for item, pixels in zip(items, tiny.frames(8), strict=True):
+        assert np.array_equal(item.found.boxes, plain.detect(pixels).boxes)
+    on_cpu = [span for span in spans if span[0] == 1]
+    overlapped = [a for a in on_cpu for b in spans if b[0] == 0 and b[1] < a[2] and a[1] < b[2]]
+    assert len(overlapped) >= 4
 
 
 def test_the_session_may_change_between_frames(session, split_bundle):
