@@ -187,8 +187,13 @@ class _Run:
             video = stack.enter_context(VideoFile(options.annotate, opened.rate, size))
             outputs.append(lambda result: video.write(draw(result)))
         if options.events is not None:
-            labels, named = self.bundle.manifest.labels, len(self.opened) > 1
-            outputs.append(stack.enter_context(EventLog(options.events, labels, named=named)).write)
+            log = EventLog(
+                options.events,
+                self.bundle.manifest.labels,
+                named=len(self.opened) > 1,
+                patient=all(each.kind == "live" for each in self.opened),
+            )
+            outputs.append(stack.enter_context(log).write)
         return outputs
 
     def _report(self, source: int, seconds: dict[str, float], result: FrameResult, dropped: int) -> None:

@@ -73,13 +73,20 @@ class FrameResult:
 class EventLog:
     """Events as JSON lines; every line is whole on disk before the next frame begins."""
 
-    def __init__(self, path: Path, labels: Sequence[str], *, named: bool = False) -> None:
-        """Create or empty the file at ``path``; see ``FrameResult.event`` for the others.
+    def __init__(self, path: Path, labels: Sequence[str], *, named: bool = False, patient: bool = False) -> None:
+        """Create or empty the file at ``path``.
+
+        Args:
+            path: of the file.
+            labels: of the classes.
+            named: say the source in every line, since there are several.
+            patient: leave out lines while the disk is full, and go on when there is room; ``lost`` counts them.
 
         Raises:
             UserError: it cannot be written.
         """
-        self._path, self._labels, self._named = path, labels, named
+        self._path, self._labels, self._named, self._patient = path, labels, named, patient
+        self._size = self.lost = 0
         try:
             self._file = path.open("wb", buffering=0)
         except OSError as error:
@@ -93,11 +100,18 @@ class EventLog:
         """
         event = result.event(self._labels, named=self._named)
         line = memoryview((json.dumps(event, ensure_ascii=False) + "\n").encode())
+        size = len(line)
         try:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", where=self._path) from error
+            if not self._patient:
+                raise UserError(f"cannot be written: {error.strerror}", where=self._path) from error
+            self.lost += 1
+            self._file.truncate(self._size)  # the part of the line that was written
+            self._file.seek(self._size)
+            return
+        self._size += size
 
     def __enter__(self) -> Self:
         """Use it in a ``with`` statement."""
