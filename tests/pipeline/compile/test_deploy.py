@@ -57,6 +57,7 @@ def test_the_deploy_folder(tmp_path):
         "cctv.npub",
         "npu-run.pyz",
         "npu-run.service",
+        "requirements-mqtt.txt",
         "requirements-signing.txt",
         "requirements-video.txt",
         "requirements.txt",
@@ -67,6 +68,7 @@ def test_the_deploy_folder(tmp_path):
     for extra, first, names in (
         ("video", "av", ["av", "pillow", "supervision", "trackers"]),
         ("signing", "cryptography", ["cryptography"]),
+        ("mqtt", "paho-mqtt", ["paho-mqtt"]),
     ):
         lines = (tmp_path / "deploy" / f"requirements-{extra}.txt").read_text().splitlines()
         assert lines[0] == "-r requirements.txt"
