@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import tasks
+from pipeline import keys, tasks
 from pipeline.compile import plan
 from pipeline.compile.bundling import Use, bundle
 from pipeline.compile.deploy import build_deploy
@@ -22,11 +22,13 @@ from pipeline.tasks.inference import infer_onnx
 from pipeline.workspace import Context, Result
 from runtime import __version__
 from runtime.adapters.image import letterbox
-from runtime.app import Summary, play
-from runtime.bundle import Bundle, Line, open_bundle
+from runtime.app import play
+from runtime.bundle import Bundle, Line, Zone, open_bundle
 from runtime.npu.encoding import loads
 from runtime.npu.timeline import estimate
-from runtime.session import Replay, Session, replay
+from runtime.player import Summary
+from runtime.replay import Replay, replay
+from runtime.session import Session
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch")
 """Distributions whose versions a bundle names as its provenance."""
@@ -81,7 +83,10 @@ def _write(path: Path, context: Context, task: Task) -> None:
         preprocess=task.preprocess,
         decoder=task.decoder(package.score_threshold),
         lines=tuple(Line(line.name, line.start, line.end) for line in package.lines),
+        zones=tuple(Zone(zone.name, zone.points) for zone in package.zones),
         provenance={**context.provenance, **_versions()},
+        version=package.version,
+        signer=None if package.sign is None else keys.signer(package.sign),
     )
     graph = view(load(context.inputs["export"] / MODEL))
     partitions, models = plan.load(context.inputs["partition"], graph)
@@ -101,7 +106,7 @@ def _golden(task: Task, count: int) -> list[Pixels]:
 
 def _replay(opened: Bundle) -> Replay:
     replayed = replay(opened)
-    if replayed.differing:
+    if not replayed.passed:
         raise ModelError(
             f"{replayed.differing} of {replayed.bytes} bytes of its golden vectors came out different",
             where=opened.path,
