@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from runtime import profiling
 from runtime.app import Summary, play
 from runtime.bundle import Bundle, PartitionEntry, open_bundle
 from runtime.errors import UserError
 from runtime.npu.encoding import loads
-from runtime.npu.program import Program
-from runtime.npu.timeline import PROVENANCE, estimate
+from runtime.npu.timeline import timeline
 from runtime.outputs import FrameResult
 from runtime.session import DELEGATES, replay
 
@@ -25,6 +25,7 @@ COMMANDS = """\
 other commands:
   npu-run info BUNDLE [--json]      what is in a bundle
   npu-run selftest BUNDLE [--json]  replay its golden vectors on the simulated NPU, byte by byte
+  npu-run profile BUNDLE [--json]   what each layer is estimated to cost on the target; --trace FILE for Perfetto
 """
 
 
@@ -94,14 +95,39 @@ def _selftest(words: Sequence[str]) -> int:
     return 0 if result.differing == 0 else 1
 
 
-_COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"info": _info, "selftest": _selftest}
+def _profile(words: Sequence[str]) -> int:
+    """``npu-run profile BUNDLE``."""
+    parser = _bundle_parser("profile", "Say what each layer is estimated to cost on the target.")
+    parser.add_argument("--trace", type=Path, metavar="F", help="write a timeline for chrome://tracing and Perfetto")
+    options = parser.parse_args(words)
+    bundle = open_bundle(options.bundle)
+    if options.trace is not None:
+        _write_trace(options.trace, bundle)
+    _print(options.json, profiling.facts(bundle), lambda: profiling.lines(bundle))
+    return 0
 
 
-def _bundle_options(command: str, description: str, words: Sequence[str]) -> tuple[Bundle, bool]:
+def _write_trace(path: Path, bundle: Bundle) -> None:
+    if path.exists() and path.samefile(bundle.path):
+        raise UserError("is read, so it cannot be written", where=path, fix="give another name")
+    try:
+        path.write_text(json.dumps(profiling.document(bundle)) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=path) from error
+
+
+_COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"info": _info, "selftest": _selftest, "profile": _profile}
+
+
+def _bundle_parser(command: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(f"npu-run {command}", description=description)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(words)
+    return parser
+
+
+def _bundle_options(command: str, description: str, words: Sequence[str]) -> tuple[Bundle, bool]:
+    options = _bundle_parser(command, description).parse_args(words)
     return open_bundle(options.bundle), options.json
 
 
@@ -157,22 +183,17 @@ def _facts(bundle: Bundle) -> dict[str, object]:
 def _partition_facts(bundle: Bundle, partition: PartitionEntry) -> dict[str, object]:
     if partition.program is None:
         return {**dataclasses.asdict(partition), "timeline": None}
-    program = loads(bundle.read(partition.program))
-    facts = {"provenance": PROVENANCE, "unknown": _unknown(program), **dataclasses.asdict(estimate(program))}
-    return {**dataclasses.asdict(partition), "timeline": facts}
-
-
-def _unknown(program: Program) -> list[str]:
-    """The figures of the target that are not public, so count for nothing in an estimate."""
-    return [name for name, value in program.device.items() if value == 0]
+    line = timeline(loads(bundle.read(partition.program)))
+    return {**dataclasses.asdict(partition), "timeline": None if line is None else profiling.totals(line)}
 
 
 def _estimate_line(bundle: Bundle, file: str) -> str:
-    program = loads(bundle.read(file))
-    timeline, unknown = estimate(program), _unknown(program)
-    amounts = f"{timeline.macs} MACs, {timeline.cycles} cycles, {timeline.bytes} bytes moved"
-    without = f", without {', '.join(unknown)}, which is not public" if unknown else ""
-    return f"{amounts}, {timeline.ms:.2f} ms per inference ({PROVENANCE}{without})"
+    line = timeline(loads(bundle.read(file)))
+    if line is None:
+        return "carries no estimates"
+    spent = "time per inference not known" if line.ms is None else f"{line.ms:.2f} ms per inference"
+    without = f", without {', '.join(line.missing)}, which is not public" if line.missing else ""
+    return f"{line.macs} MACs, {sum(line.bytes.values())} bytes moved, {spent} (estimate, {line.provenance}{without})"
 
 
 def _info_lines(bundle: Bundle) -> list[str]:

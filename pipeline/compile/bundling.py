@@ -13,6 +13,7 @@ from pipeline.targets.profile import Target
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess, prepare
 from runtime.bundle import SCHEMA, GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
+from runtime.npu.schedule import Estimates
 from runtime.session import Session
 
 
@@ -45,6 +46,7 @@ def bundle(
     models: Sequence[bytes],
     target: Target,
     golden: Sequence[NDArray[np.uint8]] = (),
+    estimates: Sequence[Estimates | None] = (),
 ) -> None:
     """Compile the NPU's partitions and write the bundle to ``path``.
 
@@ -57,13 +59,14 @@ def bundle(
         target: the NPU.
         golden: images of the network's size, uint8 [H, W, 3]; what the plain kernels make of them goes into the
             bundle as its golden vectors, for the simulated NPU to meet.
+        estimates: what the cost model says of each partition; goes into its program.
 
     Raises:
         ModelError: an operator cannot be compiled.
         BundleError: the pieces do not fit together, or the file cannot be written.
     """
     entries, payloads = [], {}
-    compiled = programs(graph, partitions, target)
+    compiled = programs(graph, partitions, target, estimates)
     for index, (partition, piece, program) in enumerate(zip(partitions, models, compiled, strict=True)):
         entry = _entry(index, partition, program is not None)
         payloads[entry.model] = piece

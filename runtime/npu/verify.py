@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from runtime.errors import ProgramError
 from runtime.npu.contracts import SHIFT_MAX, SHIFT_MIN, find_contract
 from runtime.npu.program import Instruction, Program
+from runtime.npu.verify_schedule import verify_schedule
 from runtime.tensors import TensorSpec
 
 Shape = tuple[int, ...]
@@ -290,6 +291,7 @@ def verify(program: Program) -> None:
         require(name in written, "no instruction writes it", f"output {name!r}")
     for name in specs:
         require(name in written, "no instruction writes it", f"tensor {name!r}")
+    verify_schedule(program)
 
 
 def _verify_tensor(spec: TensorSpec) -> None:
