@@ -72,8 +72,14 @@ def _memory_facts(program: Program) -> list[dict[str, object]]:
     if schedule is None:
         return []
     spilled = list(schedule.spilled())
+    unstaged = [program.instructions[i].name for i in schedule.unstaged()]
     return [
-        {**asdict(memory), "used": schedule.peak(i), "spilled": spilled if i == 0 else []}
+        {
+            **asdict(memory),
+            "used": schedule.peak(i),
+            "spilled": spilled if i == 0 else [],
+            "unstaged": unstaged if i == 0 else [],
+        }
         for i, memory in enumerate(schedule.memories)
     ]
 
@@ -124,7 +130,9 @@ def _plan(program: Program) -> list[str]:
     ]
     spilled = schedule.spilled()
     outside = f"; for want of room {len(spilled)} tensors lie outside of the chip" if spilled else ""
-    return [f"memory: {', '.join(parts)}{outside}"]
+    unstaged = len(schedule.unstaged())
+    far = f"; {unstaged} instructions have no room for tiles and compute outside of it" if unstaged else ""
+    return [f"memory: {', '.join(parts)}{outside}{far}"]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -107,7 +107,7 @@ def programs(
         estimates: what the cost model says of each partition; the programs have no times without.
 
     Raises:
-        ModelError: an operator cannot be compiled, or does not fit the target's memories.
+        ModelError: an operator cannot be compiled.
     """
     chip = layout(target)
     made = []

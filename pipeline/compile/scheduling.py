@@ -6,7 +6,6 @@ from dataclasses import replace
 from pipeline.compile.allocate import Block, demand, place
 from pipeline.compile.commands import SRAM, Draft, Places, draft
 from pipeline.compile.memories import Layout
-from pipeline.errors import ModelError
 from runtime.npu import layout as parameters
 from runtime.npu.kernels import Operation
 from runtime.npu.plain import operations
@@ -22,21 +21,21 @@ def schedule(program: Program, chip: Layout, estimates: Estimates | None = None)
     """``program`` with a schedule for ``chip``. The same input gives the same schedule.
 
     All tensors stay on the chip at first; while more is live than fits, the tensor that is largest and live longest at
-    the fullest step goes outside, and whoever reads or writes it does so in tiles.
-
-    Raises:
-        ModelError: even with all tensors outside it does not fit; the message names the operator.
+    the fullest step goes outside, and whoever reads or writes it does so in tiles. What has no room even for tiles is
+    used where it lies, outside (``Schedule.unstaged``).
     """
-    steps, cached = operations(program), _cached(program, chip)
-    spilled: set[str] = set()
+    steps, cached, size = operations(program), _cached(program, chip), chip.memories[SRAM].bytes
+    spilled, budget = set[str](), int(size / SHARE)
     while True:
-        outside = len(chip.memories) - 1
-        places = Places(outside, chip.cache, chip.lanes, chip.memories[SRAM].bytes // SHARE, spilled, cached)
-        made = draft(program, steps, places)
-        addresses, full = _fit(made, chip.memories[SRAM].bytes)
+        made = draft(program, steps, Places(len(chip.memories) - 1, chip.cache, chip.lanes, budget, spilled, cached))
+        addresses, full = _fit(made, size)
         if full is None:
             return replace(program, schedule=_schedule(made, chip, addresses, estimates))
-        spilled.add(_victim(made, full, chip, spilled))
+        victim = _victim(made, full, spilled)
+        if victim is None:
+            budget //= 2
+        else:
+            spilled.add(victim)
 
 
 def _cached(program: Program, chip: Layout) -> frozenset[int]:
@@ -79,20 +78,11 @@ def _middle(block: Block, blocks: Sequence[Block]) -> int:
     return max(range(block.first, block.last + 1), key=lambda step: (held[step], -step))
 
 
-def _victim(made: Draft, step: int, chip: Layout, spilled: Collection[str]) -> str:
-    """The tensor that goes outside to make room in ``step``."""
-    rooms = [room for room in made.rooms if room.memory == SRAM and room.first <= step <= room.last]
-    tensors = [room for room in rooms if room.holds == "tensor" and room.name not in spilled]
-    if not tensors:
-        index = max((c for c in made.commands if c.step <= step), key=lambda c: c.step).instruction
-        need, memory = sum(room.bytes for room in rooms), chip.memories[SRAM]
-        raise ModelError(
-            f"needs {need} bytes at once on the chip, {made.program.target} has {memory.bytes}"
-            f"{' (assumed)' if memory.assumed else ''}",
-            where=made.program.instructions[index].name,
-            fix="make the layer smaller, or place it on the CPU",
-        )
-    return max(tensors, key=lambda room: (room.bytes * (room.last - room.first + 1), room.name)).name
+def _victim(made: Draft, step: int, spilled: Collection[str]) -> str | None:
+    """The tensor that goes outside to make room in ``step``; ``None`` when only tiles are left."""
+    rooms = [r for r in made.rooms if r.memory == SRAM and r.holds == "tensor" and r.first <= step <= r.last]
+    rooms = [room for room in rooms if room.name not in spilled]
+    return max(rooms, key=lambda r: (r.bytes * (r.last - r.first + 1), r.name)).name if rooms else None
 
 
 def _schedule(made: Draft, chip: Layout, addresses: dict[int, int], estimates: Estimates | None) -> Schedule:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from pipeline.cost import hosts
-from pipeline.cost.common import RATES
+from pipeline.cost.common import RATES, rated_energy
 from pipeline.cost.model import CostModel
 from pipeline.cost.nouns import Device, LayerCost, Provenance, Work
 from pipeline.cost.work import works
@@ -54,7 +54,7 @@ def _layer(work: Work, cost: LayerCost, device: Device) -> LayerEstimate:
         memory_ms=_memory_ms(cost, device),
         bytes={memory: int(count) for memory, count in cost.bytes.items()},
         bound=cost.bound,
-        energy_mj=cost.energy_mj,
+        energy_mj=rated_energy(cost.ms, device) if cost.ms == 0 else cost.energy_mj,
         missing=cost.missing,
     )
 

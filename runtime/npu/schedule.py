@@ -175,3 +175,9 @@ class Schedule:
         inside = {b.name for b in self.buffers if b.holds == "tensor" and b.memory == 0}
         found = {b.name: None for b in self.buffers if b.holds == "tensor" and b.memory == len(self.memories) - 1}
         return tuple(name for name in found if name not in inside)
+
+    def unstaged(self) -> tuple[int, ...]:
+        """Instructions that compute on bytes outside of the chip, for not even their tiles have room on it."""
+        outside = {i for i, b in enumerate(self.buffers) if b.memory == len(self.memories) - 1}
+        computing = [c for c in self.commands if c.kind == "compute"]
+        return tuple(sorted({c.instruction for c in computing if outside & {*c.operands, c.parameters, c.target}}))

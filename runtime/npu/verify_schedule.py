@@ -1,64 +1,27 @@
 """What makes a schedule legal: every address in its memory, no live overlap, and no byte read before it was written.
 
-The last is checked by following the commands and keeping account of what each buffer holds, so a schedule that passes
-computes what the instructions say, tile by tile. Nothing here allocates by a number that the program states.
+The last is checked by ``runtime.npu.verify_commands``. Nothing here allocates by a number that the program states.
 """
 
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import Operation
 from runtime.npu.plain import operations as plain_operations
-from runtime.npu.program import Instruction, Program
-from runtime.npu.schedule import ALIGNMENT, NONE, PARAMETERS, WHOLE, Buffer, Command, Estimates, Schedule
-from runtime.npu.tiles import IN_PLACE, Need, Region, channel_axis, elements, need, regions
+from runtime.npu.program import Program
+from runtime.npu.schedule import ALIGNMENT, Estimates, Schedule
+from runtime.npu.tiles import Need, Region, channel_axis, need, regions
+from runtime.npu.verify_commands import MAX_STEPS, follow, named, require
 
-MAX_TILES = 1 << 12
-MAX_COMMANDS = 1 << 16
-MAX_BUFFERS = 1 << 12
+MAX_TILES = 1 << 15
+MAX_BUFFERS = 1 << 13
 MAX_MEMORIES = 8
-MAX_STEPS = 1 << 20
 MAX_LANES = 1 << 12
 MAX_RESERVED = 1 << 30
 """Bytes that all buffers of a memory may reach to: what a machine has to allocate."""
-
-
-def _require(condition: bool, what: str, where: str | None = None) -> None:
-    if not condition:
-        raise ProgramError(what, where=where, fix="compile the program again")
-
-
-@dataclass
-class _Account:
-    """What the buffers hold while the commands are followed.
-
-    Attributes:
-        tiles: the tiles of each instruction, and what each needs.
-        sizes: bytes of each tensor.
-        done: for each buffer with a whole tensor, how many of its elements were written, and in which step last.
-        holds: for each slot, what it holds and since which step.
-        used: for each slot, the most bytes that were written into it.
-        writes: for each buffer, the last step that wrote it; ``reads``: that read it.
-        computed: tiles of each instruction that were computed.
-        in_place: operand and result that may share their bytes, with their step.
-    """
-
-    program: Program
-    schedule: Schedule
-    operations: Sequence[Operation]
-    tiles: list[list[tuple[Region, Need]]]
-    sizes: dict[str, int]
-    done: dict[int, tuple[int, int]] = field(default_factory=dict)
-    holds: dict[int, tuple[object, int]] = field(default_factory=dict)
-    used: dict[int, int] = field(default_factory=dict)
-    writes: dict[int, int] = field(default_factory=dict)
-    reads: dict[int, int] = field(default_factory=dict)
-    computed: dict[int, int] = field(default_factory=dict)
-    in_place: set[tuple[int, int, int]] = field(default_factory=set)
 
 
 def verify_schedule(program: Program) -> None:
@@ -75,11 +38,7 @@ def verify_schedule(program: Program) -> None:
     tiles = _verify_cuts(schedule, operations)
     _verify_buffers(schedule)
     sizes = {spec.name: math.prod(spec.shape) for spec in program.tensors}
-    account = _Account(program, schedule, operations, tiles, sizes)
-    _verify_inputs(account)
-    _follow(account)
-    _verify_end(account)
-    _verify_overlaps(schedule, _in_place(account))
+    _verify_overlaps(schedule, follow(program, operations, tiles, sizes))
     _verify_parameters(schedule, operations)
     if schedule.estimates is not None:
         _verify_estimates(program, schedule.estimates)
@@ -87,29 +46,29 @@ def verify_schedule(program: Program) -> None:
 
 def _verify_memories(schedule: Schedule) -> None:
     memories = schedule.memories
-    _require(2 <= len(memories) <= MAX_MEMORIES, f"it has {len(memories)} memories, 2 to {MAX_MEMORIES} are legal")
-    _require(len({m.name for m in memories}) == len(memories), "two of its memories have one name")
+    require(2 <= len(memories) <= MAX_MEMORIES, f"it has {len(memories)} memories, 2 to {MAX_MEMORIES} are legal")
+    require(len({m.name for m in memories}) == len(memories), "two of its memories have one name")
     for memory in memories:
-        _require(memory.bytes > 0, f"its size of {memory.bytes} bytes is not above 0", f"memory {memory.name!r}")
-    _require(1 <= schedule.lanes <= MAX_LANES, f"{schedule.lanes} lanes are outside [1, {MAX_LANES}]")
+        require(memory.bytes > 0, f"its size of {memory.bytes} bytes is not above 0", f"memory {memory.name!r}")
+    require(1 <= schedule.lanes <= MAX_LANES, f"{schedule.lanes} lanes are outside [1, {MAX_LANES}]")
 
 
 def _verify_cuts(schedule: Schedule, operations: Sequence[Operation]) -> list[list[tuple[Region, Need]]]:
     """The tiles of every instruction, with what each needs."""
     count = len(operations)
-    _require(len(schedule.cuts) == count, f"it cuts {len(schedule.cuts)} instructions, the program has {count}")
-    _require(len(schedule.checksums) == count, f"it has {len(schedule.checksums)} checksums for {count} instructions")
+    require(len(schedule.cuts) == count, f"it cuts {len(schedule.cuts)} instructions, the program has {count}")
+    require(len(schedule.checksums) == count, f"it has {len(schedule.checksums)} checksums for {count} instructions")
     result, total = [], 0
     for index, (operation, cuts) in enumerate(zip(operations, schedule.cuts, strict=True)):
-        where, shape = _named(index, operation.instruction), operation.output.shape
+        where, shape = named(index, operation.instruction), operation.output.shape
         fits = len(cuts) == len(shape) and all(
             len(axis) >= 2 and axis[0] == 0 and axis[-1] == size and all(a < b for a, b in itertools.pairwise(axis))
             for axis, size in zip(cuts, shape, strict=True)
         )
-        _require(fits, f"its cuts {cuts} do not part an output of shape {shape}", where)
+        require(fits, f"its cuts {cuts} do not part an output of shape {shape}", where)
         number = math.prod(len(axis) - 1 for axis in cuts)
         total += number
-        _require(total <= MAX_TILES, f"with it there are more than {MAX_TILES} tiles", where)
+        require(total <= MAX_TILES, f"with it there are more than {MAX_TILES} tiles", where)
         try:
             result.append([(region, need(operation, region)) for region in regions(cuts)])
         except ProgramError as error:
@@ -118,232 +77,20 @@ def _verify_cuts(schedule: Schedule, operations: Sequence[Operation]) -> list[li
 
 
 def _verify_buffers(schedule: Schedule) -> None:
-    _require(len(schedule.buffers) <= MAX_BUFFERS, f"it has more than {MAX_BUFFERS} buffers")
+    require(len(schedule.buffers) <= MAX_BUFFERS, f"it has more than {MAX_BUFFERS} buffers")
     for index, buffer in enumerate(schedule.buffers):
         where = f"buffer {index} ({buffer.holds} {buffer.name!r})"
-        _require(0 <= buffer.memory < len(schedule.memories), f"there is no memory {buffer.memory}", where)
+        require(0 <= buffer.memory < len(schedule.memories), f"there is no memory {buffer.memory}", where)
         memory = schedule.memories[buffer.memory]
-        _require(
+        require(
             buffer.address >= 0 and buffer.address % ALIGNMENT == 0, f"address {buffer.address} is not legal", where
         )
-        _require(buffer.bytes > 0, f"its size of {buffer.bytes} bytes is not above 0", where)
+        require(buffer.bytes > 0, f"its size of {buffer.bytes} bytes is not above 0", where)
         end, room = buffer.address + buffer.bytes, min(memory.bytes, MAX_RESERVED)
-        _require(end <= room, f"it ends at byte {end} of {memory.name}, which has {room}", where)
-        _require(
+        require(end <= room, f"it ends at byte {end} of {memory.name}, which has {room}", where)
+        require(
             0 <= buffer.first <= buffer.last < MAX_STEPS, f"steps {buffer.first} to {buffer.last} are not legal", where
         )
-
-
-def _verify_inputs(account: _Account) -> None:
-    """The program's inputs lie outside of the chip before the first step."""
-    outside = len(account.schedule.memories) - 1
-    for name in account.program.inputs:
-        found = [
-            i
-            for i, b in enumerate(account.schedule.buffers)
-            if (b.name, b.holds, b.memory) == (name, "tensor", outside)
-        ]
-        _require(len(found) == 1, f"{len(found)} buffers outside of the chip hold it, one must", f"input {name!r}")
-        index = found[0]
-        _require(account.schedule.buffers[index].first == 0, "its buffer is not live from step 0", f"input {name!r}")
-        account.done[index] = (account.sizes[name], -1)
-
-
-def _follow(account: _Account) -> None:
-    commands = account.schedule.commands
-    _require(len(commands) <= MAX_COMMANDS, f"it has more than {MAX_COMMANDS} commands")
-    step, checks = 0, {"load": _load, "compute": _compute, "store": _store}
-    for index, command in enumerate(commands):
-        count = len(account.operations)
-        _require(0 <= command.instruction < count, f"there is no instruction {command.instruction}", f"command {index}")
-        item = account.operations[command.instruction].instruction
-        where = f"command {index} ({command.kind} of tile {command.tile} of {_named(command.instruction, item)})"
-        try:
-            _require(step <= command.step < MAX_STEPS, f"step {command.step} comes after step {step}")
-            step = command.step
-            whole, tiles = command.tile == WHOLE, len(account.tiles[command.instruction])
-            _require(0 <= command.tile < tiles or (whole and command.kind != "compute"), f"it has {tiles} tiles")
-            checks[command.kind](account, command)
-        except ProgramError as error:
-            raise ProgramError(error.what, where=where, fix=error.fix) from error
-
-
-def _buffer(account: _Account, index: int, step: int) -> Buffer:
-    _require(0 <= index < len(account.schedule.buffers), f"there is no buffer {index}")
-    buffer = account.schedule.buffers[index]
-    live = buffer.first <= step <= buffer.last
-    _require(live, f"buffer {index} is live in steps {buffer.first} to {buffer.last}, not in step {step}")
-    return buffer
-
-
-def _write(account: _Account, index: int, step: int) -> None:
-    """A slot must not be written in a step that reads it, nor twice in one step."""
-    _require(account.reads.get(index, -1) < step, f"buffer {index} is written in a step that reads it")
-    _require(account.writes.get(index, -1) < step, f"buffer {index} is written twice in step {step}")
-    account.writes[index] = step
-
-
-def _complete(account: _Account, index: int, name: str, step: int) -> None:
-    """A buffer must hold the whole tensor ``name``, written before ``step``."""
-    buffer = _buffer(account, index, step)
-    _require(
-        (buffer.name, buffer.holds) == (name, "tensor"),
-        f"buffer {index} holds {buffer.holds} {buffer.name!r}, not {name!r}",
-    )
-    written, last = account.done.get(index, (0, -1))
-    ready = written == account.sizes[name] and last < step
-    _require(ready, f"it reads {name!r} in buffer {index} before all of it was written")
-    account.reads[index] = step
-
-
-def _put(account: _Account, index: int, name: str, amount: int, step: int) -> None:
-    """Write ``amount`` elements of the tensor ``name`` into a buffer for all of it."""
-    buffer = _buffer(account, index, step)
-    _require(
-        (buffer.name, buffer.holds) == (name, "tensor"),
-        f"buffer {index} holds {buffer.holds} {buffer.name!r}, not {name!r}",
-    )
-    size = account.sizes[name]
-    _require(buffer.bytes == size, f"buffer {index} has {buffer.bytes} bytes, {name!r} has {size}")
-    _write(account, index, step)
-    written = account.done.get(index, (0, -1))[0] + amount
-    _require(written <= size, f"it writes {name!r} into buffer {index} more than once")
-    account.done[index] = (written, step)
-
-
-def _slot(account: _Account, index: int, step: int, holds: str, size: int, content: object) -> None:
-    """Write a tile into a slot."""
-    buffer = _buffer(account, index, step)
-    _require(buffer.holds == holds, f"buffer {index} holds a {buffer.holds}, not a {holds}")
-    _require(size <= buffer.bytes, f"it writes {size} bytes into buffer {index}, which has {buffer.bytes}")
-    _write(account, index, step)
-    account.holds[index] = (content, step)
-    account.used[index] = max(account.used.get(index, 0), size)
-
-
-def _held(account: _Account, index: int, step: int, content: object, what: str) -> None:
-    """A slot must hold ``content``, written before ``step``."""
-    _buffer(account, index, step)
-    found, since = account.holds.get(index, (None, step))
-    _require(found == content and since < step, f"buffer {index} does not hold {what}")
-    account.reads[index] = step
-
-
-def _load(account: _Account, command: Command) -> None:
-    operation, step = account.operations[command.instruction], command.step
-    item = operation.instruction
-    if command.operand == PARAMETERS:
-        _require(command.tile != WHOLE, "parameters are loaded by tile")
-        span = _span(account, command)
-        source = _buffer(account, command.source, step)
-        _require(
-            (source.name, source.holds) == (item.output, "parameters"),
-            f"buffer {command.source} does not hold its parameters",
-        )
-        size = layout.block_bytes(item, span, account.schedule.lanes)
-        _slot(account, command.target, step, "parameter tile", size, (PARAMETERS, command.instruction, span))
-        return
-    _require(0 <= command.operand < len(item.inputs), f"there is no input {command.operand}")
-    name = item.inputs[command.operand]
-    _complete(account, command.source, name, step)
-    if command.tile == WHOLE:
-        _put(account, command.target, name, account.sizes[name], step)
-        return
-    part = account.tiles[command.instruction][command.tile][1].inputs[command.operand]
-    _slot(account, command.target, step, "tile", elements(part), (name, part))
-
-
-def _compute(account: _Account, command: Command) -> None:
-    operation, step = account.operations[command.instruction], command.step
-    item, (region, needed) = operation.instruction, account.tiles[command.instruction][command.tile]
-    expected = account.computed.get(command.instruction, 0)
-    _require(command.tile == expected, f"tile {expected} comes next")
-    _require(command.instruction == 0 or _finished(account, command.instruction - 1), "the one before is not finished")
-    account.computed[command.instruction] = expected + 1
-    _require(
-        len(command.operands) == len(item.inputs), f"it reads {len(command.operands)} of {len(item.inputs)} inputs"
-    )
-    for index, name, part in zip(command.operands, item.inputs, needed.inputs, strict=True):
-        if _buffer(account, index, step).holds == "tensor":
-            _complete(account, index, name, step)
-        else:
-            _held(account, index, step, (name, part), f"the part {part} of {name!r}")
-    _verify_its_parameters(account, command)
-    target = _buffer(account, command.target, step)
-    if target.holds == "tensor":
-        _put_in_place(account, command)
-        _put(account, command.target, item.output, elements(region), step)
-    else:
-        _slot(account, command.target, step, "tile", elements(region), (item.output, region))
-
-
-def _verify_its_parameters(account: _Account, command: Command) -> None:
-    item = account.operations[command.instruction].instruction
-    if layout.immediate(item):
-        _require(command.parameters == NONE, "its parameters are in the command, not in a buffer")
-        return
-    buffer = _buffer(account, command.parameters, command.step)
-    if buffer.holds == "parameters":
-        _require(buffer.name == item.output, f"buffer {command.parameters} does not hold its parameters")
-        account.reads[command.parameters] = command.step
-    else:
-        content = (PARAMETERS, command.instruction, _span(account, command))
-        _held(account, command.parameters, command.step, content, "its parameters")
-
-
-def _put_in_place(account: _Account, command: Command) -> None:
-    """Note which operands may share their bytes with the result: of an instruction that runs whole."""
-    item = account.operations[command.instruction].instruction
-    target = account.schedule.buffers[command.target]
-    if item.opcode in IN_PLACE and len(account.tiles[command.instruction]) == 1:
-        for index in command.operands:
-            operand = account.schedule.buffers[index]
-            same = (operand.memory, operand.address, operand.bytes) == (target.memory, target.address, target.bytes)
-            if same and operand.last == target.first == command.step and index != command.target:
-                account.in_place.add((index, command.target, command.step))
-
-
-def _in_place(account: _Account) -> set[tuple[int, int]]:
-    """Pairs of buffers that may share their bytes: none but the command that writes the one reads the other then."""
-    readers: dict[tuple[int, int], int] = {}
-    for command in account.schedule.commands:
-        for index in {command.source, *command.operands}:
-            readers[index, command.step] = readers.get((index, command.step), 0) + 1
-    alone = [(a, b) for a, b, step in account.in_place if readers[a, step] == 1]
-    return {(min(pair), max(pair)) for pair in alone}
-
-
-def _store(account: _Account, command: Command) -> None:
-    operation, step = account.operations[command.instruction], command.step
-    name = operation.instruction.output
-    if command.tile == WHOLE:
-        _complete(account, command.source, name, step)
-        _put(account, command.target, name, account.sizes[name], step)
-        return
-    region = account.tiles[command.instruction][command.tile][0]
-    _held(account, command.source, step, (name, region), f"the part {region} of {name!r}")
-    _put(account, command.target, name, elements(region), step)
-
-
-def _verify_end(account: _Account) -> None:
-    for index, operation in enumerate(account.operations):
-        _require(_finished(account, index), "not all of its tiles are computed", _named(index, operation.instruction))
-    outside, last = len(account.schedule.memories) - 1, account.schedule.steps - 1
-    for name in account.program.outputs:
-        whole = [
-            i
-            for i, b in enumerate(account.schedule.buffers)
-            if (b.name, b.holds, b.memory) == (name, "tensor", outside) and b.last >= last
-        ]
-        ready = len(whole) == 1 and account.done.get(whole[0], (0, 0))[0] == account.sizes[name]
-        _require(ready, "it is not outside of the chip at the end", f"output {name!r}")
-    for index, buffer in enumerate(account.schedule.buffers):
-        if buffer.holds in ("tile", "parameter tile"):
-            used, where = account.used.get(index, 0), f"buffer {index} ({buffer.holds} {buffer.name!r})"
-            _require(buffer.bytes == used, f"it has {buffer.bytes} bytes and never holds more than {used}", where)
-        elif buffer.holds == "tensor":
-            written = account.done.get(index, (0, 0))[0]
-            _require(written == buffer.bytes, f"{written} of its {buffer.bytes} bytes are written", f"buffer {index}")
 
 
 def _verify_overlaps(schedule: Schedule, in_place: set[tuple[int, int]]) -> None:
@@ -364,7 +111,7 @@ def _verify_overlaps(schedule: Schedule, in_place: set[tuple[int, int]]) -> None
                 what = (
                     f"it overlaps buffer {other} ({against.holds} {against.name!r}) in {schedule.memories[memory].name}"
                 )
-                _require(legal, f"{what} while both are live", f"buffer {index} ({buffer.holds} {buffer.name!r})")
+                require(legal, f"{what} while both are live", f"buffer {index} ({buffer.holds} {buffer.name!r})")
             active.append(index)
 
 
@@ -372,47 +119,32 @@ def _verify_parameters(schedule: Schedule, operations: Sequence[Operation]) -> N
     """Each instruction's parameters fill their buffer, once, and have the checksum that the compiler found."""
     owners = [b for b in schedule.buffers if b.holds == "parameters"]
     held = {b.name: b for b in owners}
-    _require(len(held) == len(owners), "two buffers hold the parameters of one instruction")
+    require(len(held) == len(owners), "two buffers hold the parameters of one instruction")
     for index, operation in enumerate(operations):
         item, axis = operation.instruction, channel_axis(operation)
         cuts = (0, 0) if axis is None else schedule.cuts[index][axis]
-        where = _named(index, item)
+        where = named(index, item)
         if layout.immediate(item):
-            _require(schedule.checksums[index] == 0, "it has a checksum and no parameters in memory", where)
+            require(schedule.checksums[index] == 0, "it has a checksum and no parameters in memory", where)
             continue
         size = sum(layout.block_bytes(item, span, schedule.lanes) for span in layout.spans(item, cuts))
         buffer = held.pop(item.output, None)
         fits = buffer is not None and buffer.bytes == size and buffer.first == 0
-        _require(fits, f"no buffer of {size} bytes holds its parameters from the first step on", where)
+        require(fits, f"no buffer of {size} bytes holds its parameters from the first step on", where)
         same = layout.checksum(item, cuts, schedule.lanes) == schedule.checksums[index]
-        _require(same, "its parameters do not have the checksum that they were compiled with", where)
-    _require(not held, f"no instruction has the parameters of {next(iter(held), None)!r}")
+        require(same, "its parameters do not have the checksum that they were compiled with", where)
+    require(not held, f"no instruction has the parameters of {next(iter(held), None)!r}")
 
 
 def _verify_estimates(program: Program, estimates: Estimates) -> None:
     """Every instruction belongs to one layer, every crossing to an input or output."""
     names = [layer.name for layer in estimates.layers]
-    _require(len(set(names)) == len(names), "two of its layers have one name")
+    require(len(set(names)) == len(names), "two of its layers have one name")
     for index, item in enumerate(program.instructions):
-        _require(item.name in names, "no layer has its name", _named(index, item))
+        require(item.name in names, "no layer has its name", named(index, item))
     expected = {*program.inputs, *program.outputs}
-    _require(estimates.crossing_ms.keys() == expected, "its crossings are not those of its inputs and outputs")
+    require(estimates.crossing_ms.keys() == expected, "its crossings are not those of its inputs and outputs")
     for layer in estimates.layers:
         longest = max(layer.compute_ms, layer.memory_ms)
         fits = layer.ms is None or longest <= layer.ms * (1 + 1e-9)
-        _require(fits, f"a part of it takes {longest} ms of {layer.ms}", f"layer {layer.name!r}")
-
-
-def _span(account: _Account, command: Command) -> tuple[int, int]:
-    """The output channels of the parameters that a tile needs."""
-    operation = account.operations[command.instruction]
-    axis = channel_axis(operation)
-    return (0, 0) if axis is None else account.tiles[command.instruction][command.tile][0][axis]
-
-
-def _finished(account: _Account, instruction: int) -> bool:
-    return account.computed.get(instruction, 0) == len(account.tiles[instruction])
-
-
-def _named(index: int, instruction: Instruction) -> str:
-    return f"instruction {index} ({instruction.opcode} {instruction.name!r})"
+        require(fits, f"a part of it takes {longest} ms of {layer.ms}", f"layer {layer.name!r}")

@@ -84,8 +84,9 @@ def test_info_json(capsys, split_bundle):
     assert facts["files"]["models/0.onnx"]["size"] > 0
     on_npu, on_cpu = (part["timeline"] for part in facts["partitions"])
     assert on_cpu is None
-    assert on_npu["provenance"] == "estimate, a priori"
-    assert all(row["output_bytes"] > 0 for row in on_npu["rows"])
+    assert on_npu["provenance"] == "a priori"
+    assert on_npu["ms"] == pytest.approx(1 + 2 + 3 + 2 * 0.5)
+    assert on_npu["unknown"] == ["power_w", "launch_s"]
 
 
 def test_selftest_passes(capsys, tiny_bundle):
