@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench ui clean
+.PHONY: help setup run test lint fuzz bench ui clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
@@ -24,6 +24,9 @@ lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff format --check pipeline runtime tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(READY) ## try 20,000 mutated NPU programs
+	$(BIN)/python -m pytest -q tests/runtime/npu/test_fuzz.py --fuzz 20000
 
 bench: $(READY) ## print the numbers that the README promises
 	$(BIN)/pipeline bench $(CONFIG)

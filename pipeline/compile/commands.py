@@ -1,6 +1,6 @@
 """From instructions to commands: what is loaded, computed and stored in which step, and which bytes are live when."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pipeline.compile.allocate import Block
@@ -9,9 +9,11 @@ from runtime.npu import layout
 from runtime.npu.kernels import Operation
 from runtime.npu.program import Program
 from runtime.npu.schedule import NONE, PARAMETERS, WHOLE, Command, Holds
-from runtime.npu.tiles import IN_PLACE, Cuts, Need, Region, channel_axis, elements, need, regions
+from runtime.npu.tiles import IN_PLACE, Cuts, channel_axis, elements, need, regions
 
 SRAM = 0
+BLOCKS = OUTPUT - 1
+"""Stands for the parameters among what has slots."""
 
 
 @dataclass
@@ -143,6 +145,7 @@ class _Instruction:
         streamed |= {OUTPUT} if self.spills else set()
         self.tiling: Tiling = choose(self.operation, streamed, self.fetches, places.lanes, places.budget)
         self.slots: dict[tuple[int, int], int] = {}
+        self.tiles = [(region, need(self.operation, region)) for region in regions(self.tiling.cuts)]
         self.parameters = NONE if immediate else self._parameters()
         made.cuts.append(self.tiling.cuts)
 
@@ -174,17 +177,16 @@ class _Instruction:
 
     def emit(self) -> None:
         """All tiles, then the whole result to the outside where the program gives it away."""
-        tiles = regions(self.tiling.cuts)
         loaded = (0, 0)
-        for tile, region in enumerate(tiles):
+        for tile, (region, _) in enumerate(self.tiles):
             axis = channel_axis(self.operation)
             span = (0, 0) if axis is None else region[axis]
             fetch = self.fetches and not self.tiling.direct_parameters and (tile == 0 or span != loaded)
-            self._tile(tile, region, need(self.operation, region), span if fetch else None)
+            self._tile(tile, span if fetch else None)
             loaded = span
         self._finish()
 
-    def _tile(self, tile: int, region: Region, needed: Need, span: tuple[int, int] | None) -> None:
+    def _tile(self, tile: int, span: tuple[int, int] | None) -> None:
         """Load what is streamed one step before it is computed; store the result one step after, if it goes outside."""
         made, item = self.made, self.operation.instruction
         moves = [j for j in range(len(item.inputs)) if self._streams(j)]
@@ -195,11 +197,11 @@ class _Instruction:
             load = max(compute - 1, 0, *(made.ready[sources[j]] + 1 for j in moves))
             compute = max(compute, load + 1)
             for j in moves:
-                slot = self._slot(j, tile, max(elements(n) for n in self._parts(j)), load)
+                slot = self._slot(j, tile, load)
                 self._load(tile, j, load, sources[j], slot)
             if span is not None:
                 number = self._channels().index(span[0])
-                slot = self._slot(PARAMETERS - 1, number, self._largest_block(), load)
+                slot = self._slot(BLOCKS, number, load)
                 self._load(tile, PARAMETERS, load, self.parameters, slot)
                 self.held = slot
         operands = tuple(self.slots[j, tile % 2] if self._streams(j) else source for j, source in enumerate(sources))
@@ -220,20 +222,22 @@ class _Instruction:
     def _home(self, name: str) -> int:
         return self.made.inside[name] if name in self.made.inside else self.made.outside[name]
 
-    def _parts(self, operand: int) -> Iterator[Region]:
-        for region in regions(self.tiling.cuts):
-            yield need(self.operation, region).inputs[operand]
+    def _largest(self, role: int, turn: int) -> int:
+        """Bytes of the largest tile of an input, of the output, or of the parameters, among every other one."""
+        if role == BLOCKS:
+            item, lanes = self.operation.instruction, self.made.places.lanes
+            spans = layout.spans(item, self._channels())[turn::2]
+            return max(layout.block_bytes(item, span, lanes) for span in spans)
+        some = self.tiles[turn::2]
+        return max(elements(region if role == OUTPUT else needed.inputs[role]) for region, needed in some)
 
-    def _largest_block(self) -> int:
-        item, lanes = self.operation.instruction, self.made.places.lanes
-        return max(layout.block_bytes(item, span, lanes) for span in layout.spans(item, self._channels()))
-
-    def _slot(self, role: int, number: int, size: int, step: int) -> int:
+    def _slot(self, role: int, number: int, step: int) -> int:
         """The slot for tile ``number``: there are two, which take turns."""
         key = (role, number % 2)
         if key not in self.slots:
-            holds: Holds = "parameter tile" if role == PARAMETERS - 1 else "tile"
-            self.slots[key] = self.made.room(self.operation.instruction.output, holds, SRAM, size, step)
+            holds: Holds = "parameter tile" if role == BLOCKS else "tile"
+            name, size = self.operation.instruction.output, self._largest(role, number % 2)
+            self.slots[key] = self.made.room(name, holds, SRAM, size, step)
         return self.slots[key]
 
     def _load(self, tile: int, operand: int, step: int, source: int, slot: int) -> None:
@@ -249,13 +253,10 @@ class _Instruction:
         if self.spills:
             if OUTPUT in self.tiling.direct:
                 return made.outside[name]
-            return self._slot(len(self.operation.inputs), tile, self._largest_output(), step)
+            return self._slot(OUTPUT, tile, step)
         if name not in made.inside:
             made.inside[name] = made.room(name, "tensor", SRAM, size, step)
         return made.inside[name]
-
-    def _largest_output(self) -> int:
-        return max(elements(region) for region in regions(self.tiling.cuts))
 
     def _store(self, tile: int, source: int, step: int) -> None:
         made = self.made

@@ -1,5 +1,6 @@
 """Into which tiles an instruction is cut so that what it streams fits the slots on the chip."""
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -7,6 +8,9 @@ from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import Operation
 from runtime.npu.tiles import Cuts, can_cut, channel_axis, elements, need, regions
+
+MOST = 256
+"""Tiles of one instruction, at most: with more, commands would be most of a program."""
 
 OUTPUT = -1
 """Stands for the output among the operands that are streamed."""
@@ -66,20 +70,24 @@ def _channels(operation: Operation, cuts: Cuts, lanes: int, room: int) -> Cuts |
 
 
 def _candidates(operation: Operation, cuts: Cuts) -> Iterator[Cuts]:
-    """Coarse to fine: along rows where there are some, else along the longest axis that can be cut."""
+    """Coarse to fine: along rows where there are some, then along the longest other axes that can be cut."""
     yield cuts
     if not can_cut(operation):
         return
     shape, channels = operation.output.shape, channel_axis(operation)
     axes = [axis for axis in range(len(shape)) if axis != channels and shape[axis] > 1]
     axes.sort(key=lambda axis: (not (len(shape) == 4 and axis == 2), -shape[axis], axis))
-    axis = next((a for a in axes if _legal(operation, _with(cuts, a, -(-shape[a] // 2)))), None)
-    step = 0 if axis is None else shape[axis]
-    while axis is not None and step > 1:
-        step = -(-step // 2)
-        tried = _with(cuts, axis, step)
-        if _legal(operation, tried):
-            yield tried
+    for axis in axes:
+        step, finest = shape[axis], cuts
+        while step > 1:
+            step = -(-step // 2)
+            tried = _with(cuts, axis, step)
+            if math.prod(len(each) - 1 for each in tried) > MOST:
+                return
+            if _legal(operation, tried):
+                yield tried
+                finest = tried
+        cuts = finest
 
 
 def _with(cuts: Cuts, axis: int, step: int) -> Cuts:
