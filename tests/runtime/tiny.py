@@ -93,7 +93,7 @@ def compiled(nodes, outputs, ecc=False):
     made = program(nodes, outputs)
     layers = tuple(
         LayerEstimate(
-            node, 1000 * n, 10.0 * n, float(n), n / 2, n / 4, {"dram": 100 * n}, "compute", None, ("power_w",)
+            node, 1_000_000 * n, 10.0 * n, float(n), n / 2, n / 4, {"dram": 100 * n}, "compute", None, ("power_w",)
         )
         for n, node in enumerate(nodes, 1)
     )
