@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/cctv.yaml
+FUZZ_RUNS ?= 100000
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -25,8 +26,12 @@ lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fuzz: $(READY) ## try 20,000 mutated NPU programs
+fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100000) times, guided by coverage
 	$(BIN)/python -m pytest -q tests/runtime/npu/test_fuzz.py --fuzz 20000
+	$(BIN)/python tests/fuzz/seeds.py .cache/fuzz/seeds
+	mkdir -p .cache/fuzz/corpus
+	$(BIN)/python tests/fuzz/fuzz_bundle.py .cache/fuzz/corpus .cache/fuzz/seeds -runs=$(FUZZ_RUNS) \
+		-timeout=10 -rss_limit_mb=512 -max_len=65536 -verbosity=0 -artifact_prefix=.cache/fuzz/
 
 bench: $(READY) ## print the numbers that the README promises
 	$(BIN)/pipeline bench $(CONFIG)

@@ -9,7 +9,7 @@ from runtime.npu import layout
 from runtime.npu.kernels import Operation
 from runtime.npu.program import Program
 from runtime.npu.schedule import NONE, PARAMETERS, WHOLE, Command, Holds
-from runtime.npu.tiles import IN_PLACE, Cuts, channel_axis, elements, need, regions
+from runtime.npu.tiles import IN_PLACE, Cuts, channel_axis, need, regions, tensor_bytes
 
 SRAM = 0
 BLOCKS = OUTPUT - 1
@@ -91,7 +91,7 @@ class Draft:
 def draft(program: Program, operations: tuple[Operation, ...], places: Places) -> Draft:
     """All commands of ``program``."""
     made = Draft(program, operations, places)
-    sizes = {spec.name: elements(tuple((0, d) for d in spec.shape)) for spec in program.tensors}
+    sizes = {spec.name: tensor_bytes(spec) for spec in program.tensors}
     for name in program.inputs:
         made.outside[name] = made.room(name, "tensor", places.outside, sizes[name], 0)
         made.ready[made.outside[name]] = -1
@@ -192,9 +192,9 @@ class _Instruction:
         moves = [j for j in range(len(item.inputs)) if self._streams(j)]
         compute = made.step + 1
         sources = [self._home(name) for name in item.inputs]
-        compute = max(compute, *(made.ready[s] + 1 for s in sources))
+        compute = max([compute, *(made.ready[s] + 1 for s in sources)])
         if moves or span is not None:
-            load = max(compute - 1, 0, *(made.ready[sources[j]] + 1 for j in moves))
+            load = max([compute - 1, 0, *(made.ready[sources[j]] + 1 for j in moves)])
             compute = max(compute, load + 1)
             for j in moves:
                 slot = self._slot(j, tile, load)
@@ -229,7 +229,9 @@ class _Instruction:
             spans = layout.spans(item, self._channels())[turn::2]
             return max(layout.block_bytes(item, span, lanes) for span in spans)
         some = self.tiles[turn::2]
-        return max(elements(region if role == OUTPUT else needed.inputs[role]) for region, needed in some)
+        if role == OUTPUT:
+            return max(tensor_bytes(self.operation.output, region) for region, _ in some)
+        return max(tensor_bytes(self.operation.inputs[role], needed.inputs[role]) for _, needed in some)
 
     def _slot(self, role: int, number: int, step: int) -> int:
         """The slot for tile ``number``: there are two, which take turns."""
@@ -247,7 +249,7 @@ class _Instruction:
     def _target(self, tile: int, step: int) -> int:
         """The buffer into which a tile is computed."""
         made, name = self.made, self.operation.instruction.output
-        size = elements(tuple((0, d) for d in self.operation.output.shape))
+        size = tensor_bytes(self.operation.output)
         if (self.spills or name in made.program.outputs) and name not in made.outside:
             made.outside[name] = made.room(name, "tensor", made.places.outside, size, step)
         if self.spills:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import Operation
-from runtime.npu.tiles import Cuts, can_cut, channel_axis, elements, need, regions
+from runtime.npu.tiles import Cuts, can_cut, channel_axis, need, regions, tensor_bytes
 
 MOST = 256
 """Tiles of one instruction, at most: with more, commands would be most of a program."""
@@ -112,6 +112,7 @@ def _slots(operation: Operation, cuts: Cuts, streamed: Collection[int]) -> int:
     for region in tiles:
         inputs = need(operation, region).inputs
         for operand in largest:
-            part = region if operand == OUTPUT else inputs[operand]
-            largest[operand] = max(largest[operand], elements(part))
+            own = operand == OUTPUT
+            spec, part = (operation.output, region) if own else (operation.inputs[operand], inputs[operand])
+            largest[operand] = max(largest[operand], tensor_bytes(spec, part))
     return min(2, len(tiles)) * sum(largest.values())

@@ -1,6 +1,7 @@
 """The shelf of targets: finding a profile by name, reading its YAML and checking it."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,12 +11,11 @@ from pipeline.configerrors import Problem, explain
 from pipeline.errors import TargetError
 from pipeline.quantize.weights import WEIGHTED
 from pipeline.targets import inheritance
+from pipeline.targets.inheritance import SHIPPED
 from pipeline.targets.profile import FIGURES, RuleUse, Target
 from pipeline.targets.rules import RULES, placeholders
+from pipeline.targets.rules.limits import mistakes
 from runtime.npu.contracts import CONTRACTS
-
-SHIPPED = Path(__file__).parents[2] / "configs" / "targets"
-"""The profiles that come with the project."""
 
 
 def folder(config: Path) -> Path:
@@ -35,6 +35,11 @@ def find(name: str, profiles: Path) -> Path:
     if found is None:
         raise TargetError(f"there is no target {name}", where=profiles, fix=_near(name, names(profiles)))
     return found
+
+
+def resolve(name: str, profiles: Path) -> Path:
+    """The profile ``name``: a YAML file by its path, or a target by its name as ``find`` does."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else find(name, profiles)
 
 
 def load(path: Path) -> Target:
@@ -86,6 +91,8 @@ def _problems(target: Target, path: Path) -> list[Problem]:
         problems.append(Problem(("takes_everything",), what, "leave them empty"))
     uses = [("rules", use) for use in target.rules]
     uses += [(f"operators.{name}", use) for name, op in target.operators.items() for use in op.rules]
+    problems += _twice("rules", target.rules)
+    problems += [p for name, op in target.operators.items() for p in _twice(f"operators.{name}", op.rules)]
     return problems + [problem for where, use in uses for problem in _rule_problems(where, use)]
 
 
@@ -96,7 +103,19 @@ def _rule_problems(where: str, use: RuleUse) -> list[Problem]:
     said = f"{where}: rule {use.rule}"
     missing = [Problem((where,), f"{said} needs the limit {n}", "add it to its limits") for n in sorted(wanted - given)]
     unknown = [Problem((where,), f"{said} has no limit {n}", _near(n, wanted)) for n in sorted(given - wanted)]
-    return missing + unknown
+    if missing or unknown:
+        return missing + unknown
+    return [Problem((where,), f"{said}: {what}", fix) for what, fix in mistakes(use.rule, use.limits)]
+
+
+def _twice(where: str, uses: Sequence[RuleUse]) -> list[Problem]:
+    """Rules that are given twice for the same form, so that one of them means nothing."""
+    counts = Counter((use.rule, use.when) for use in uses)
+    return [
+        Problem((where,), f"{where}: rule {rule} is given {count} times", "give it once, or with another when")
+        for (rule, _), count in counts.items()
+        if count > 1
+    ]
 
 
 def _near(name: str, known: Iterable[str]) -> str:

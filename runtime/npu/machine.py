@@ -4,7 +4,6 @@ It computes with the plain kernels, one tile at a time, on what lies in its memo
 wrong plan or a flipped bit shows in the output. It is slow; ``runtime.npu.device`` gives the same bytes sooner.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu import layout
-from runtime.npu.kernels import KERNELS, Int8, Operation
+from runtime.npu.kernels import KERNELS, Operation, Values
 from runtime.npu.plain import operations
 from runtime.npu.program import Program
 from runtime.npu.schedule import NONE, PARAMETERS, WHOLE, Buffer, Command, Schedule
-from runtime.npu.tiles import Need, Region, channel_axis, cut, elements, index, need, regions, size, whole
+from runtime.npu.tiles import Need, Region, channel_axis, cut, index, need, regions, size, tensor_bytes
+from runtime.tensors import TensorSpec
 
 Bytes = NDArray[np.uint8]
 
@@ -61,8 +61,8 @@ class Machine:
         self._blocks = [self._offsets(i) for i in range(len(self._operations))]
         self._images = self._parameters()
 
-    def run(self, tensors: Mapping[str, Int8], flips: tuple[Flip, ...] = ()) -> dict[str, Int8]:
-        """The outputs for int8 ``tensors``, one for each input, with ``flips`` on the way.
+    def run(self, tensors: Mapping[str, Values], flips: tuple[Flip, ...] = ()) -> dict[str, Values]:
+        """The outputs for ``tensors``, one for each input, with ``flips`` on the way.
 
         Raises:
             ProgramError: an accumulator leaves int32.
@@ -79,9 +79,9 @@ class Machine:
             run.advance(command.step)
             self._carry_out(run, command)
         run.advance(self._schedule.steps)
-        shapes = {spec.name: spec.shape for spec in self.program.tensors}
+        specs = {spec.name: spec for spec in self.program.tensors}
         return {
-            name: run.read(self._buffer(name, outside)).view(np.int8).reshape(shapes[name]).copy()
+            name: run.read(self._buffer(name, outside)).view(specs[name].dtype).reshape(specs[name].shape).copy()
             for name in self.program.outputs
         }
 
@@ -130,11 +130,10 @@ class Machine:
         elif command.kind == "load":
             region = self._tiles[command.instruction][command.tile]
             part = need(operation, region).inputs[command.operand]
-            shape = operation.inputs[command.operand].shape
-            run.write(target, _piece(run.read(source), shape, part))
+            run.write(target, _piece(run.read(source), operation.inputs[command.operand], part))
         else:
             region = self._tiles[command.instruction][command.tile]
-            run.put(target, operation.output.shape, region, run.read(source)[: elements(region)])
+            run.put(target, operation.output, region, run.read(source))
 
     def _compute(self, run: "_Run", command: Command, operation: Operation) -> None:
         region = self._tiles[command.instruction][command.tile]
@@ -149,9 +148,11 @@ class Machine:
         inputs = []
         for i, spec, part in zip(command.operands, operation.inputs, needed.inputs, strict=True):
             buffer = self._schedule.buffers[i]
-            inside = part if buffer.holds == "tensor" else whole(size(part))
-            shape = spec.shape if buffer.holds == "tensor" else size(part)
-            inputs.append(_piece(run.read(buffer), shape, inside).view(np.int8).reshape(size(part)))
+            if buffer.holds == "tensor":
+                data = _piece(run.read(buffer), spec, part)
+            else:
+                data = run.read(buffer)[: tensor_bytes(spec, part)].copy()
+            inputs.append(data.view(spec.dtype).reshape(size(part)))
         item = operation.instruction
         try:
             result = KERNELS[item.opcode](piece, tuple(inputs))
@@ -160,7 +161,7 @@ class Machine:
         data = np.ascontiguousarray(result).view(np.uint8).reshape(-1)
         target = self._schedule.buffers[command.target]
         if target.holds == "tensor":
-            run.put(target, operation.output.shape, region, data)
+            run.put(target, operation.output, region, data)
         else:
             run.write(target, data)
 
@@ -212,10 +213,11 @@ class _Run:
         for memories in self._targets(buffer):
             _view(memories, buffer)[: len(data)] = data
 
-    def put(self, buffer: Buffer, shape: tuple[int, ...], region: Region, data: Bytes) -> None:
-        """Put a region of the tensor of ``shape`` that a buffer holds."""
+    def put(self, buffer: Buffer, spec: TensorSpec, region: Region, data: Bytes) -> None:
+        """Put a region of the tensor that a buffer holds; ``data`` starts with it."""
+        piece = data[: tensor_bytes(spec, region)].view(spec.dtype).reshape(size(region))
         for memories in self._targets(buffer):
-            _view(memories, buffer)[: math.prod(shape)].reshape(shape)[index(region)] = data.reshape(size(region))
+            _view(memories, buffer).view(spec.dtype).reshape(spec.shape)[index(region)] = piece
 
     def _targets(self, buffer: Buffer) -> list[list[Bytes]]:
         shadow = self._shadows.get(buffer.memory)
@@ -230,7 +232,7 @@ def _view(memories: list[Bytes], buffer: Buffer) -> Bytes:
     return memories[buffer.memory][buffer.address : buffer.address + buffer.bytes]
 
 
-def _piece(data: Bytes, shape: tuple[int, ...], region: Region) -> Bytes:
-    """A region of the tensor of ``shape`` in ``data``, contiguous and flat."""
-    piece = data[: math.prod(shape)].reshape(shape)[index(region)]
-    return np.ascontiguousarray(piece).reshape(-1)
+def _piece(data: Bytes, spec: TensorSpec, region: Region) -> Bytes:
+    """A region of the tensor in ``data``, contiguous and flat."""
+    piece = data.view(spec.dtype).reshape(spec.shape)[index(region)]
+    return np.ascontiguousarray(piece).view(np.uint8).reshape(-1)

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from runtime.errors import ProgramError
 from runtime.npu.kernels import Operation
 from runtime.npu.program import Attribute
+from runtime.tensors import TensorSpec
 
 Region = tuple[tuple[int, int], ...]
 Cuts = tuple[tuple[int, ...], ...]
 Constants = Mapping[str, NDArray[np.generic]]
 
-IN_PLACE = frozenset({"add", "sub", "mul", "requantize", "lookup", "reshape"})
+IN_PLACE = frozenset({"add", "sub", "mul", "maximum", "minimum", "prelu", "requantize", "lookup", "reshape"})
 """Opcodes whose output may lie where an input of the same size lies: each byte is read before it is written."""
 
 
@@ -48,8 +49,13 @@ def whole(shape: Sequence[int]) -> Region:
 
 
 def elements(region: Region) -> int:
-    """How many elements a region has; of int8 tensors also its bytes."""
+    """How many elements a region has."""
     return math.prod(stop - start for start, stop in region)
+
+
+def tensor_bytes(spec: TensorSpec, region: Region | None = None) -> int:
+    """Bytes of a region of a tensor, or of all of it."""
+    return elements(whole(spec.shape) if region is None else region) * np.dtype(spec.dtype).itemsize
 
 
 def size(region: Region) -> tuple[int, ...]:
@@ -136,16 +142,15 @@ def _conv2d(operation: Operation, region: Region) -> Need:
 def _sides(
     operation: Operation, region: Region, kernel: Sequence[int], dilations: Sequence[int]
 ) -> tuple[Region, tuple[int, ...]]:
-    """Rows and columns of the input, and the padding around them: top, left, bottom, right."""
-    strides, pads, shape = operation.integers("strides"), operation.integers("pads"), operation.inputs[0].shape
-    spans, before, after = [], [], []
-    for axis in (0, 1):
+    """Rows and columns of the input, and the padding around them: top, left, bottom, right; a sequence has no rows."""
+    strides, pads, shape = operation.integers("strides"), list(operation.integers("pads")), operation.inputs[0].shape
+    spans = []
+    for axis in range(4 - len(shape), 2):
+        place = axis + len(shape) - 2
         reach = (kernel[axis] - 1) * dilations[axis] + 1
-        span, (pad, end) = _window(region[2 + axis], shape[2 + axis], strides[axis], reach, pads[axis])
+        span, (pads[axis], pads[axis + 2]) = _window(region[place], shape[place], strides[axis], reach, pads[axis])
         spans.append(span)
-        before.append(pad)
-        after.append(end)
-    return tuple(spans), (*before, *after)
+    return tuple(spans), tuple(pads)
 
 
 def _pool(operation: Operation, region: Region) -> Need:
@@ -169,7 +174,7 @@ def _elementwise(operation: Operation, region: Region) -> Need:
     return Need(tuple(parts), {}, {})
 
 
-def _mean(operation: Operation, region: Region) -> Need:
+def _reduction(operation: Operation, region: Region) -> Need:
     shape, axes = operation.inputs[0].shape, operation.integers("axes")
     kept = len(region) == len(shape)
     rest = iter(region)
@@ -211,11 +216,17 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "add": _elementwise,
         "sub": _elementwise,
         "mul": _elementwise,
+        "maximum": _elementwise,
+        "minimum": _elementwise,
+        "prelu": _elementwise,
         "requantize": _elementwise,
         "lookup": _elementwise,
         "max_pool": _pool,
         "average_pool": _pool,
-        "mean": _mean,
+        "mean": _reduction,
+        "reduce_sum": _reduction,
+        "reduce_max": _reduction,
+        "reduce_min": _reduction,
         "resize_nearest": _resize_nearest,
         "concat": _concat,
         "transpose": _transpose,

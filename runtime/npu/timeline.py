@@ -9,7 +9,6 @@ command's bytes are those that the program moves; a layer's are the cost model's
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,12 +18,12 @@ from runtime.npu.kernels import Operation
 from runtime.npu.plain import operations
 from runtime.npu.program import Program
 from runtime.npu.schedule import PARAMETERS, WHOLE, Command, Estimates, LayerEstimate, Schedule
-from runtime.npu.tiles import channel_axis, elements, need, regions
+from runtime.npu.tiles import channel_axis, elements, need, regions, tensor_bytes
 
 Engine = Literal["MAC", "vector", "DMA in", "DMA out"]
 
 ENGINES: tuple[Engine, ...] = ("DMA in", "MAC", "vector", "DMA out")
-MAC_OPCODES = layout.WEIGHTED
+MAC_OPCODES = layout.WEIGHTED | {"conv_transpose2d", "matmul"}
 """Opcodes that run on the MAC array; all others run on the vector engine."""
 
 
@@ -191,7 +190,7 @@ class _Builder:
     def _cross(self, name: str, engine: Engine, kind: str) -> None:
         """A tensor over the border, by the command that moves all of it, if there is one."""
         spent = self.estimates.crossing_ms[name] or 0.0
-        size = next(math.prod(spec.shape) for spec in self.program.tensors if spec.name == name)
+        size = next(tensor_bytes(spec) for spec in self.program.tensors if spec.name == name)
         command = self.crossing.get(name, (None, None))[0]
         self.events.append(Event(command, engine, name, f"{kind} {name}", self.now, self.now + spent, 0.0, size))
         self.now += spent
@@ -267,12 +266,12 @@ class _Builder:
             return 0
         operation, region = self.operations[command.instruction], self.tiles[command.instruction][command.tile]
         if command.kind == "store":
-            return elements(region)
+            return tensor_bytes(operation.output, region)
         if command.operand == PARAMETERS:
             axis = channel_axis(operation)
             span = (0, 0) if axis is None else region[axis]
             return layout.block_bytes(operation.instruction, span, self.schedule.lanes)
-        return elements(need(operation, region).inputs[command.operand])
+        return tensor_bytes(operation.inputs[command.operand], need(operation, region).inputs[command.operand])
 
 
 def _products(operation: Operation) -> int:

@@ -12,7 +12,7 @@ from runtime.npu import layout
 from runtime.npu.kernels import Operation
 from runtime.npu.program import Instruction, Program
 from runtime.npu.schedule import NONE, PARAMETERS, WHOLE, Buffer, Command, Schedule
-from runtime.npu.tiles import IN_PLACE, Need, Region, channel_axis, elements
+from runtime.npu.tiles import IN_PLACE, Need, Region, channel_axis, tensor_bytes
 
 MAX_COMMANDS = 1 << 16
 MAX_STEPS = 1 << 20
@@ -31,7 +31,7 @@ class _Account:
     Attributes:
         tiles: the tiles of each instruction, and what each needs.
         sizes: bytes of each tensor.
-        done: for each buffer with a whole tensor, how many of its elements were written, and in which step last.
+        done: for each buffer with a whole tensor, how many of its bytes were written, and in which step last.
         holds: for each slot, what it holds and since which step.
         used: for each slot, the most bytes that were written into it.
         writes: for each buffer, the last step that wrote it; ``reads``: that read it.
@@ -139,7 +139,7 @@ def _complete(account: _Account, index: int, name: str, step: int) -> None:
 
 
 def _put(account: _Account, index: int, name: str, amount: int, step: int) -> None:
-    """Write ``amount`` elements of the tensor ``name`` into a buffer for all of it."""
+    """Write ``amount`` bytes of the tensor ``name`` into a buffer for all of it."""
     buffer = _buffer(account, index, step)
     require(
         (buffer.name, buffer.holds) == (name, "tensor"),
@@ -192,7 +192,7 @@ def _load(account: _Account, command: Command) -> None:
         _put(account, command.target, name, account.sizes[name], step)
         return
     part = account.tiles[command.instruction][command.tile][1].inputs[command.operand]
-    _slot(account, command.target, step, "tile", elements(part), (name, part))
+    _slot(account, command.target, step, "tile", tensor_bytes(operation.inputs[command.operand], part), (name, part))
 
 
 def _compute(account: _Account, command: Command) -> None:
@@ -212,9 +212,9 @@ def _compute(account: _Account, command: Command) -> None:
     target = _buffer(account, command.target, step)
     if target.holds == "tensor":
         _put_in_place(account, command)
-        _put(account, command.target, item.output, elements(region), step)
+        _put(account, command.target, item.output, tensor_bytes(operation.output, region), step)
     else:
-        _slot(account, command.target, step, "tile", elements(region), (item.output, region))
+        _slot(account, command.target, step, "tile", tensor_bytes(operation.output, region), (item.output, region))
 
 
 def _verify_its_parameters(account: _Account, command: Command) -> None:
@@ -262,7 +262,7 @@ def _store(account: _Account, command: Command) -> None:
         return
     region = account.tiles[command.instruction][command.tile][0]
     _held(account, command.source, step, (name, region), f"the part {region} of {name!r}")
-    _put(account, command.target, name, elements(region), step)
+    _put(account, command.target, name, tensor_bytes(operation.output, region), step)
 
 
 def _verify_end(account: _Account) -> None:

@@ -13,7 +13,7 @@ from runtime.npu.kernels import Operation
 from runtime.npu.plain import operations as plain_operations
 from runtime.npu.program import Program
 from runtime.npu.schedule import ALIGNMENT, Estimates, Schedule
-from runtime.npu.tiles import Need, Region, channel_axis, need, regions
+from runtime.npu.tiles import Need, Region, channel_axis, need, regions, tensor_bytes
 from runtime.npu.verify_commands import MAX_STEPS, follow, named, require
 
 MAX_TILES = 1 << 15
@@ -37,7 +37,7 @@ def verify_schedule(program: Program) -> None:
     _verify_memories(schedule)
     tiles = _verify_cuts(schedule, operations)
     _verify_buffers(schedule)
-    sizes = {spec.name: math.prod(spec.shape) for spec in program.tensors}
+    sizes = {spec.name: tensor_bytes(spec) for spec in program.tensors}
     _verify_overlaps(schedule, follow(program, operations, tiles, sizes))
     _verify_parameters(schedule, operations)
     if schedule.estimates is not None:
