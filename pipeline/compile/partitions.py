@@ -9,6 +9,7 @@ import onnx
 from pipeline.compile.extract import Pieces
 from pipeline.compile.lower import lower
 from pipeline.compile.memories import layout
+from pipeline.compile.proofs import prove
 from pipeline.compile.scheduling import schedule
 from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node, Tensor
@@ -105,11 +106,13 @@ def programs(
         estimates: what the cost model says of each partition; the programs have no times without.
 
     Raises:
-        ModelError: an operator cannot be compiled.
+        ModelError: an operator cannot be compiled, or some input could make one of its integers overflow.
     """
     chip = layout(target)
     made = []
     for part, estimate in itertools.zip_longest(partitions, estimates):
         program = lower(graph, part.nodes, part.inputs, part.outputs, target) if part.device == NPU else None
+        if program is not None:
+            prove(program)
         made.append(None if program is None else dumps(schedule(program, chip, estimate)))
     return tuple(made)
