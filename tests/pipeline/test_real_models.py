@@ -30,7 +30,7 @@ OPERATORS = {
     "densenet121": {"AveragePool", "BatchNormalization"},
     "deeplabv3_mobilenet_v3_large": {"Resize"},
     "ssdlite320_mobilenet_v3_large": {"Reshape", "Transpose"},
-    "vit_b_16": {"LayerNormalization", "Softmax", "MatMul", "Gelu"},
+    "vit_b_16": {"LayerNormalization", "Softmax", "MatMul", "Erf"},
     "swin_t": {"LayerNormalization", "Gather", "Slice"},
 }
 """Some that each network must have, so that what is digested is the network."""
