@@ -22,7 +22,7 @@ def command(shop, monkeypatch, capsys):
     monkeypatch.setattr(cli, "STAGES", shop.stages)
     monkeypatch.setattr(cli, "run", lambda *given, **named: run(*given, stages=shop.stages, **named))
     monkeypatch.setattr(cli, "plan", lambda *given: plan(*given, shop.stages))
-    monkeypatch.setattr(cli, "_profile", lambda loaded: shop.folder / "toy.yaml")
+    monkeypatch.setattr(cli.loading, "profile", lambda loaded: shop.folder / "toy.yaml")
     monkeypatch.chdir(shop.folder)
 
     def call(*words):
