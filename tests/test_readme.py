@@ -38,7 +38,7 @@ def test_make_knows(words):
 
 @pytest.mark.parametrize("words", first_words("pipeline"), ids=" ".join)
 def test_pipeline_understands(words, tmp_path):
-    dry = ["--dry-run", "--runs", tmp_path] if words[0] == "run" else []
+    dry = ["--dry-run", "--runs", tmp_path] if words[0] in ("run", "compare") else []
     done = process(["-m", "pipeline", *words, *dry])
     assert done.returncode == 0, done.stderr
 
