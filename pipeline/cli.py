@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,8 @@ config_app = typer.Typer(
     help="Configuration files: their schema, and whether one is valid.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(config_app, name="config")
+keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
 app.command("compare")(compare.compare_command)
@@ -86,7 +89,8 @@ def run_command(
     loaded = loading.load(config, overrides)
     options = Options(
         runs=runs,
-        profile=loading.profile(loaded),
+        profile=(profile := loading.profile(loaded)),
+        host=loading.host(loaded, profile),
         first=first,
         last=last,
         force=NAMES if force and EVERY in force else tuple(force or ()),
@@ -102,6 +106,48 @@ def run_command(
             raise Interrupted(options.command) from None
 
 
+@app.command("package")
+def package_command(
+    source: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="A use case, or a bundle that is made.")],
+    *,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Private key, as pipeline keys new makes it.")
+    ] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Package a use case, running what is stale before it; or sign a bundle where it lies."""
+    if source.suffix != ".npub":
+        signed = [] if sign is None else [f"package.sign={sign.absolute()}"]
+        run_command(source, overrides=[*(overrides or ()), *signed], runs=runs)
+        return
+    if sign is None or overrides:
+        raise typer.BadParameter("a bundle that is made can only be signed: pipeline package BUNDLE --sign KEY")
+    from pipeline import keys  # noqa: PLC0415 (imports cryptography and numpy)
+    from runtime.bundle import sign_bundle  # noqa: PLC0415
+
+    sign_bundle(source, keys.signer(sign))
+    print(f"{source}: signed")
+
+
+@keys_app.command("new")
+def keys_new_command(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="What the key is called.")] = "bundle",
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the two files go.")] = Path("keys"),
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day on which devices accept it.")
+    ] = None,
+) -> None:
+    """Make a pair of keys: one to sign with and keep secret, one for devices."""
+    from pipeline import keys  # noqa: PLC0415 (imports cryptography)
+
+    pair = keys.new(name, out, None if expires is None else expires.date())
+    print(
+        f"key {pair.id}\n  {pair.private}: signs; keep it secret\n  {pair.public}: goes onto devices (npu-run --trust)"
+    )
+
+
 @config_app.command("schema")
 def schema_command() -> None:
     """Print the JSON schema of a configuration file."""
@@ -114,7 +160,7 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
     loaded = loading.load(config, overrides)
     problems = configfile.missing_files(loaded)
     try:
-        loading.profile(loaded)
+        loading.host(loaded, loading.profile(loaded))
     except TargetError as error:
         problems.append(str(error))
     if problems:

@@ -94,7 +94,8 @@ class _Use:
         from pipeline.comparing import quantized  # noqa: PLC0415 (imports onnx)
 
         self.loaded = loading.load(config, overrides)
-        self.options = Options(runs, loading.profile(self.loaded), command=command)
+        profile = loading.profile(self.loaded)
+        self.options = Options(runs, profile, command=command, host=loading.host(self.loaded, profile))
         self.forms = quantized.forms(self.loaded, self.options, profiles)
 
     def outlook(self) -> Sequence[str]:

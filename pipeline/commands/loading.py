@@ -47,6 +47,15 @@ def profile(loaded: configfile.LoadedConfig) -> Path:
     return path
 
 
+def host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
+    """The file of the host's profile; raises ``TargetError`` when there is none of the name that is given."""
+    from pipeline.cost import hosts  # noqa: PLC0415 (imports onnx)
+    from pipeline.targets import library  # noqa: PLC0415
+
+    name = loaded.config.partition.host or library.load(profile).host
+    return None if name is None else hosts.find(name, hosts.folder())
+
+
 def tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:
     """What opens MLflow when a stage has to run, unless tracking is off."""
     if loaded.config.tracking == "off":

@@ -9,6 +9,7 @@ import pytest
 from npu_programs import clamp, feeds, network, program, scaling, single, spec, sum_scaling
 
 from runtime.errors import ProgramError
+from runtime.npu import encoding
 from runtime.npu.device import Device
 from runtime.npu.encoding import MAX_HEADER_BYTES, VERSION, dumps, loads
 from runtime.npu.program import Instruction
@@ -73,7 +74,7 @@ def test_attribute_order_does_not_change_the_bytes():
         (b"NPUP" + struct.pack("<II", VERSION, 100), r"ends inside the header \(12 of 112 bytes\)"),
         (b"NPUP" + struct.pack("<II", VERSION, 4) + b"\xff{}}", "cannot be read: UnicodeDecodeError"),
         (b"NPUP" + struct.pack("<II", VERSION, 4) + b"{{{{", "cannot be read: JSONDecodeError"),
-        (b"NPUP" + struct.pack("<II", VERSION, 60000) + b"[" * 60000, "cannot be read: RecursionError"),
+        (b"NPUP" + struct.pack("<II", VERSION, 60000) + b"[" * 60000, "too many values, or too deep"),
         (b"NPUP" + struct.pack("<II", VERSION, 2) + b"[]", "the header is not an object"),
         (b"NPUP" + struct.pack("<II", VERSION, 2) + b"{}", "header: missing key"),
     ],
@@ -120,6 +121,33 @@ def test_a_wrong_header_is_refused(name):
     change, message = HEADER_CHANGES[name]
     with pytest.raises(ProgramError, match=message):
         loads(repacked(dumps(conv()), change))
+
+
+def test_constants_that_share_bytes_are_refused_before_they_are_copied(monkeypatch):
+    """A thousand tables in the bytes of one would be a thousand times the file once it is written again to compare."""
+    tables = {f"t{i}": np.zeros(256, np.int8) for i in range(2)}
+    steps = tuple(
+        Instruction("lookup", name, (source,), target, {}, {"table": table})
+        for (name, table), source, target in zip(tables.items(), "xy", "yz", strict=True)
+    )
+    names = tuple(spec(name, (1, 4, 6, 6)) for name in "xyz")
+    content = dumps(program([names[0]], steps, names))
+    shared = repacked(content, lambda h: h["instructions"][1]["constants"]["table"].update(offset=0))[:-256]
+    monkeypatch.setattr(encoding, "_encode", None)
+    with pytest.raises(ProgramError, match="constants of 512 bytes lie in 256: some share bytes"):
+        loads(shared)
+
+
+def test_tensors_that_are_too_many_elements_together(monkeypatch):
+    monkeypatch.setattr(encoding, "MAX_TOTAL", 271)
+    with pytest.raises(ProgramError, match="tensors of 272 elements together, more than 271"):
+        loads(dumps(conv()))
+
+
+@pytest.mark.parametrize("header", [b"[" * 17 + b"]" * 17, b"[" + b"0," * (1 << 20) + b"0]"])
+def test_json_that_is_too_deep_or_too_much(header):
+    with pytest.raises(ProgramError, match="the header has too many values, or too deep inside each other"):
+        loads(b"NPUP" + struct.pack("<II", VERSION, len(header)) + header)
 
 
 def test_trailing_bytes_and_spaces_are_not_canonical():
