@@ -53,7 +53,7 @@ def test_the_real_stages_are_written_out_in_order_and_read_only_earlier_ones():
 
 def test_the_real_stages_read_settings_that_exist():
     settings = dict(load(Path(__file__).parents[2] / "configs/cctv.yaml").settings)
-    settings |= flatten(target().arithmetic(), "target")
+    settings |= {**dict(flatten(target().arithmetic(), "target")), "host": "the profile of the target's host"}
     for stage in STAGES:
         for section in stage.sections:
             assert any(name == section or name.startswith(f"{section}.") for name in settings), section
