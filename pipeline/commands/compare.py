@@ -15,7 +15,8 @@ from pipeline.planning import Options
 
 if TYPE_CHECKING:
     from pipeline.comparing.nouns import Comparison
-    from pipeline.comparing.rows import Candidate
+    from pipeline.comparing.rows import Measured
+    from pipeline.graph.view import Graph
 
 CONFIGS = (".yaml", ".yml")
 """What a use case's file ends with; anything else is a model."""
@@ -55,7 +56,7 @@ def compare_command(
     """
     is_config = subject.suffix in CONFIGS
     _check_options(is_config, dims, overrides, dry_run)
-    from pipeline.comparing import candidates  # noqa: PLC0415 (imports onnx)
+    from pipeline.comparing import candidates, rows  # noqa: PLC0415 (imports onnx)
 
     beside = folder or (subject.parent / "targets" if is_config else Path("targets"))
     profiles = candidates.profiles(targets, beside)
@@ -66,7 +67,9 @@ def compare_command(
         say("\n".join(use.outlook()))
         return
     with progress.console(sys.stderr if json else sys.stdout) as console:
-        found = use.compare(compared, console) if use else _of_model(subject, dims, profiles[0], compared)
+        graph, measured = use.measure(console) if use else (_graph(subject, dims, profiles[0]), rows.Measured())
+        console.start(len(compared), "comparing")
+        found = rows.compare(str(subject), graph, compared, measured, console.advance)
     _tell(found, html, json)
 
 
@@ -103,23 +106,21 @@ class _Use:
 
         return tuple(quantized.outlook(self.loaded, self.options, self.forms))
 
-    def compare(self, compared: Sequence["Candidate"], console: progress.Console) -> "Comparison":
-        from pipeline.comparing import quantized, rows  # noqa: PLC0415
+    def measure(self, console: progress.Console) -> tuple["Graph", "Measured"]:
+        from pipeline.comparing import quantized  # noqa: PLC0415
 
         track = loading.tracking(self.loaded)
         try:
-            graph, measured = quantized.measure(self.loaded, self.options, self.forms, console, track)
+            return quantized.measure(self.loaded, self.options, self.forms, console, track)
         except KeyboardInterrupt:
             raise loading.Interrupted(self.options.command) from None
-        return rows.compare(str(self.loaded.path), graph, compared, measured)
 
 
-def _of_model(path: Path, dims: Sequence[str] | None, profile: Path, compared: Sequence["Candidate"]) -> "Comparison":
+def _graph(model: Path, dims: Sequence[str] | None, profile: Path) -> "Graph":
+    """The view of the model, opened as ``pipeline check`` opens it; any target will do."""
     from pipeline.checking.subject import open_subject  # noqa: PLC0415 (imports onnx)
-    from pipeline.comparing import rows  # noqa: PLC0415
 
-    opened = open_subject(path, dimensions(dims), str(profile), profile.parent, None)
-    return rows.compare(str(path), opened.graph, compared)
+    return open_subject(model, dimensions(dims), str(profile), profile.parent, None).graph
 
 
 def _tell(found: "Comparison", html: Path | None, json: bool) -> None:
