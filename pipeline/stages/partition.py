@@ -7,6 +7,7 @@ from pipeline.checking.check import Demands, describe, place
 from pipeline.checking.gates import Gates, missed
 from pipeline.checking.nouns import Check
 from pipeline.compile import plan
+from pipeline.compile.closure import require_kernels
 from pipeline.compile.partitions import cut
 from pipeline.compile.support import no_kernel
 from pipeline.config import RunConfig
@@ -33,7 +34,8 @@ def run(context: Context) -> Result:
         NPU, are missed when they are above or below.
 
     Raises:
-        ModelError: the exported file cannot be read, or a demand is impossible.
+        ModelError: the exported file cannot be read, a demand is impossible, or ONNX Runtime has no kernel for a
+            fallback.
         TargetError: the profile of the target or its host is wrong.
     """
     config = context.config
@@ -46,7 +48,9 @@ def run(context: Context) -> Result:
     base = fallbacks.Base(found.graph, found.units, found.priced, found.solution)
     checked = replace(checked, fallbacks=fallbacks.prices(base), fallback_ops=fallbacks.prices_by_op(base))
     gates = missed(checked, _gates(config))
-    plan.save(context.out, model, cut(found.graph, _placed(checked)))
+    partitions = cut(found.graph, _placed(checked))
+    require_kernels(model, found.graph, partitions)
+    plan.save(context.out, model, partitions)
     (context.out / CHECK).write_text(document.text(checked, gates))
     return Result(_metrics(checked), gates)
 

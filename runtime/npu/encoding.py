@@ -30,7 +30,9 @@ MAX_TOTAL = 1 << 28
 """Elements of all tensors of a program together."""
 _PREFIX = struct.Struct("<4sII")
 _ALIGNMENT = 16
-_DTYPES: Mapping[str, np.dtype[Any]] = {"int8": np.dtype("<i1"), "int32": np.dtype("<i4")}
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    name: np.dtype(name).newbyteorder("<") for name in ("int8", "uint8", "int16", "int32", "int64")
+}
 
 
 def dumps(program: Program) -> bytes:

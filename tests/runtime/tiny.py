@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess
 from runtime.bundle import GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
-from runtime.npu.contracts import quantize_multiplier
 from runtime.npu.device import Device
 from runtime.npu.encoding import dumps
 from runtime.npu.program import Instruction, Program
+from runtime.npu.requantize import quantize_factor
 from runtime.session import Session
 from runtime.tensors import TensorSpec
 
@@ -51,7 +51,7 @@ def weights(name):
 
 
 def factors(reals):
-    pairs = np.array([quantize_multiplier(real) for real in reals], np.int32)
+    pairs = np.array([quantize_factor(real, 31) for real in reals], np.int32)
     return {"multiplier": pairs[:, 0].copy(), "shift": pairs[:, 1].copy()}
 
 

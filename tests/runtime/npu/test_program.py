@@ -98,8 +98,8 @@ HEADER_CHANGES = {
     "shape": (lambda h: h["tensors"][0].update(shape=[1, True]), "tensor 0: expected integers"),
     "attribute": (lambda h: first(h)["attributes"].update(group="1"), "attribute group: expected integers"),
     "constant type": (
-        lambda h: first(h)["constants"]["bias"].update(dtype="int16"),
-        "'int16' is not a constant's type",
+        lambda h: first(h)["constants"]["bias"].update(dtype="float16"),
+        "'float16' is not a constant's type",
     ),
     "constant empty": (lambda h: first(h)["constants"]["bias"].update(shape=[0]), "constant bias: shape .0,. has"),
     "constant too large": (
@@ -161,7 +161,7 @@ Y = spec("y", (1, 4, 6, 6))
 FACTOR = scaling(0.5)
 BAD = {
     "contract": (replace(conv(), contract="r9"), "'r9' is not an integer contract"),
-    "opcode": (single("softmax", [X], Y), r"instruction 0 \(softmax 'the_softmax'\): unknown opcode \(known: conv2d"),
+    "opcode": (single("erf", [X], Y), r"instruction 0 \(erf 'the_erf'\): unknown opcode \(known: conv2d"),
     "dtype": (single("reshape", [X], replace(Y, dtype="float32")), "tensor 'y': type 'float32' is not int8"),
     "scale": (single("reshape", [X], replace(Y, scale=0.0)), "tensor 'y': scale 0.0 is not above 0"),
     "no scale": (single("reshape", [X], replace(Y, scale=None)), "tensor 'y': scale None"),
@@ -216,7 +216,7 @@ BAD = {
     "multiplier": (conv(constants={"multiplier": np.full(8, 5, np.int32)}), "factor 0 has multiplier 5"),
     "shift": (conv(constants={"shift": np.full(8, 31, np.int32)}), "shift 31; legal are"),
     "zero factor": (conv(constants={"multiplier": np.zeros(8, np.int32)}), "factor 0 has multiplier 0, shift -6"),
-    "conv rank": (single("conv2d", [spec("x", (4, 6))], Y, CONV, WEIGHTS), "expected 4 dimensions"),
+    "conv rank": (single("conv2d", [spec("x", (4, 6))], Y, CONV, WEIGHTS), "expected 3 or 4 dimensions"),
     "features": (
         single(
             "fully_connected",
