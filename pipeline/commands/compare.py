@@ -15,13 +15,12 @@ from pipeline.planning import Options
 
 if TYPE_CHECKING:
     from pipeline.comparing.nouns import Comparison
-    from pipeline.comparing.rows import Measured
-    from pipeline.graph.view import Graph
+    from pipeline.comparing.subjects import Subject
 
 CONFIGS = (".yaml", ".yml")
 """What a use case's file ends with; anything else is a model."""
 
-Subject = Annotated[
+Model = Annotated[
     Path, typer.Argument(metavar="MODEL|CONFIG", help="An ONNX file, or a use case: then accuracy is measured too.")
 ]
 Wanted = Annotated[
@@ -37,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON; all else goes to
 
 
 def compare_command(
-    subject: Subject,
+    subject: Model,
     *,
     targets: Wanted = "all",
     folder: Folder = None,
@@ -56,7 +55,7 @@ def compare_command(
     """
     is_config = subject.suffix in CONFIGS
     _check_options(is_config, dims, overrides, dry_run)
-    from pipeline.comparing import candidates, rows  # noqa: PLC0415 (imports onnx)
+    from pipeline.comparing import candidates, rows, subjects  # noqa: PLC0415 (imports onnx)
 
     beside = folder or (subject.parent / "targets" if is_config else Path("targets"))
     profiles = candidates.profiles(targets, beside)
@@ -67,9 +66,9 @@ def compare_command(
         say("\n".join(use.outlook()))
         return
     with progress.console(sys.stderr if json else sys.stdout) as console:
-        graph, measured = use.measure(console) if use else (_graph(subject, dims, profiles[0]), rows.Measured())
+        model = use.measure(console) if use else subjects.of_file(subject, dimensions(dims))
         console.start(len(compared), "comparing")
-        found = rows.compare(str(subject), graph, compared, measured, console.advance)
+        found = rows.compare(model, compared, console.advance)
     _tell(found, html, json)
 
 
@@ -106,7 +105,7 @@ class _Use:
 
         return tuple(quantized.outlook(self.loaded, self.options, self.forms))
 
-    def measure(self, console: progress.Console) -> tuple["Graph", "Measured"]:
+    def measure(self, console: progress.Console) -> "Subject":
         from pipeline.comparing import quantized  # noqa: PLC0415
 
         track = loading.tracking(self.loaded)
@@ -114,13 +113,6 @@ class _Use:
             return quantized.measure(self.loaded, self.options, self.forms, console, track)
         except KeyboardInterrupt:
             raise loading.Interrupted(self.options.command) from None
-
-
-def _graph(model: Path, dims: Sequence[str] | None, profile: Path) -> "Graph":
-    """The view of the model, opened as ``pipeline check`` opens it; any target will do."""
-    from pipeline.checking.subject import open_subject  # noqa: PLC0415 (imports onnx)
-
-    return open_subject(model, dimensions(dims), str(profile), profile.parent, None).graph
 
 
 def _tell(found: "Comparison", html: Path | None, json: bool) -> None:

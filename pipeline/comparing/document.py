@@ -21,6 +21,7 @@ def document(comparison: Comparison) -> dict[str, Any]:
         "macs": comparison.macs,
         "operators": comparison.operators,
         "float_accuracy": None if accuracy is None else asdict(accuracy),
+        "notes": list(comparison.notes),
         "rows": [_row(row) for row in comparison.rows],
     }
 

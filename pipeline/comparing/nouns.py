@@ -159,6 +159,7 @@ class Comparison:
         operators: how many it has.
         rows: fastest first; those whose time is not known last.
         accuracy: of the float model; ``None`` for a model file, which has no data to measure with.
+        notes: what its owner must know of the model, whatever the device.
     """
 
     model: str
@@ -166,3 +167,4 @@ class Comparison:
     operators: int
     rows: tuple[Row, ...]
     accuracy: Accuracy | None = None
+    notes: tuple[str, ...] = ()

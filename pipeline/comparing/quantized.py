@@ -18,11 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.comparing.nouns import Accuracy
-from pipeline.comparing.rows import Measured
+from pipeline.comparing.subjects import Measured, Subject
 from pipeline.configfile import LoadedConfig, flatten
 from pipeline.freshness import Assessment
 from pipeline.graph.model import load
-from pipeline.graph.view import Graph, view
+from pipeline.graph.view import view
 from pipeline.planning import Plan
 from pipeline.progress import Console
 from pipeline.quantize import encodings
@@ -86,8 +86,8 @@ def outlook(loaded: LoadedConfig, options: Options, wanted: Sequence[Form]) -> I
 
 def measure(
     loaded: LoadedConfig, options: Options, wanted: Sequence[Form], console: Console, track: OpenTracker | None = None
-) -> tuple[Graph, Measured]:
-    """The float model, and what each form of it reaches on the validation data; what is stale is made.
+) -> Subject:
+    """The float model with what each form of it reaches on the validation data; what is stale is made.
 
     Args:
         loaded: the use case.
@@ -111,7 +111,7 @@ def measure(
                 chosen.digests.save()
 
     run(loaded, replace(options, last=TRAIN.name), console, track=track, then=quantize)
-    return view(load(records[0][2] / FLOAT_MODEL)), _measured(records)
+    return Subject(str(loaded.path), view(load(records[0][2] / FLOAT_MODEL)), _measured(records))
 
 
 def _plan(loaded: LoadedConfig, options: Options, form: Form) -> Plan:

@@ -1,12 +1,12 @@
 """From one graph and many targets to a table: every target checked, its host and the GPU beside it, fastest first."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pipeline.checking.check import Demands, check, describe, place
 from pipeline.checking.nouns import Check
-from pipeline.comparing.nouns import Accuracy, Comparison, Kind, Price, Row, Time, Worth
+from pipeline.comparing.nouns import Comparison, Kind, Price, Row, Time, Worth
+from pipeline.comparing.subjects import Measured, Subject
 from pipeline.cost.hosts import HostProfile
 from pipeline.cost.model import Totals
 from pipeline.graph.view import Graph
@@ -31,41 +31,20 @@ class Candidate:
     host: HostProfile | None
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of a model's accuracy.
-
-    Attributes:
-        floating: of the float model.
-        int8: of its int8 forms, by target; targets that agree in scheme and contract share one.
-        notes: what else there is to know about these, by target.
-    """
-
-    floating: Accuracy | None = None
-    int8: Mapping[str, Accuracy] = field(default_factory=lambda: MappingProxyType({}))
-    notes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-
-
 def compare(
-    name: str,
-    graph: Graph,
-    candidates: Sequence[Candidate],
-    measured: Measured | None = None,
-    advance: Callable[[], None] = lambda: None,
+    subject: Subject, candidates: Sequence[Candidate], advance: Callable[[], None] = lambda: None
 ) -> Comparison:
-    """``graph`` on every one of ``candidates``, and on each of their hosts alone.
+    """``subject`` on every one of ``candidates``, and on each of their hosts alone.
 
     Args:
-        name: what the model is called.
-        graph: its view; a float model is costed as its int8 form under each target's scheme.
-        candidates: at least one.
-        measured: accuracies, where there are data to measure with.
-        advance: called when one more candidate is done.
+        subject: the model.
+        candidates: the targets.
+        advance: called when one more of them is done.
 
     Raises:
         ModelError: a shape is not static.
     """
-    measured = measured or Measured()
+    name, graph, measured = subject.name, subject.graph, subject.measured
     hosts: dict[str, Row] = {}
     found = []
     macs = 0
@@ -79,7 +58,7 @@ def compare(
         macs = checked.macs
         advance()
     rows = sorted([*found, *hosts.values()], key=_slowness)
-    return Comparison(name, macs, len(graph.nodes), tuple(rows), measured.floating)
+    return Comparison(name, macs, len(graph.nodes), tuple(rows), measured.floating, subject.notes)
 
 
 def _slowness(row: Row) -> float:

@@ -1,6 +1,6 @@
 """A comparison for people: one table in stable columns, and below it what its figures leave out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from pipeline.comparing.nouns import Comparison, Row
 from pipeline.comparing.wording import accuracy, band, coverage, known, partitions, unit, worth
@@ -14,7 +14,7 @@ def text(comparison: Comparison) -> str:
     head = f"{comparison.model}: {plural(comparison.operators, 'operator')}, {count(comparison.macs)} MACs"
     if comparison.accuracy is not None:
         head += f"; AP50 of the float model {percent(comparison.accuracy.ap50)}, measured"
-    return "\n\n".join([head, "\n".join(_table(comparison)), "\n".join(_legend(comparison.rows))])
+    return "\n\n".join([head, "\n".join(_table(comparison)), "\n".join(_legend(comparison))])
 
 
 def _columns(comparison: Comparison) -> list[Column]:
@@ -53,12 +53,13 @@ def _table(comparison: Comparison) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _legend(rows: Sequence[Row]) -> Iterator[str]:
+def _legend(comparison: Comparison) -> Iterator[str]:
     yield "Times are estimated, never measured on a device; partitions in all (on the NPU or GPU)."
     yield "Energy and fps/W: rated power of the device, host apart; fps/$: its price of 2019 or 2020, host apart."
     missing: dict[str, list[str]] = {}
-    for row in rows:
+    for row in comparison.rows:
         if row.time is not None and row.missing:
             missing.setdefault(", ".join(row.missing), []).append(row.name)
     for figures, names in missing.items():
         yield f"Not public, so not in the times ({figures}): {', '.join(names)}"
+    yield from (f"note: {note}" for note in comparison.notes)

@@ -38,7 +38,7 @@ def test_json_has_an_object_per_row(command):
     code, out, err = command("net.onnx", "--targets", "rk3588,hi3559a-nnie", "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert told.keys() == {"schema", "model", "macs", "operators", "float_accuracy", "rows"}
+    assert told.keys() == {"schema", "model", "macs", "operators", "float_accuracy", "notes", "rows"}
     assert (told["schema"], told["model"], told["float_accuracy"]) == (1, "net.onnx", None)
     assert told["macs"] == 64 * 64 * 9 * (3 * 8 + 8 * 8)
     assert all(row.keys() == KEYS for row in told["rows"])
@@ -66,6 +66,28 @@ def test_one_host_for_all_has_one_row(command):
     told = json.loads(command("net.onnx", "--targets", "all", "--host", "cortex-a53", "--json")[1])
     assert [row["name"] for row in told["rows"] if row["kind"] == "cpu"] == ["cortex-a53"]
     assert {row["host"] for row in told["rows"]} == {"cortex-a53"}
+
+
+def test_the_model_is_opened_as_check_opens_it(command):
+    opened = onnx.load("net.onnx")
+    opened.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    del opened.graph.value_info[:]
+    opened.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    onnx.save(opened, "open.onnx")
+    code, _, err = command("open.onnx", "--targets", "rk3588")
+    assert code == 1
+    assert "--dim H=" in err
+    code, out, err = command("open.onnx", "--targets", "rk3588", "--dim", "H=32", "--json")
+    assert code == 0, err
+    assert json.loads(out)["macs"] == 32 * 64 * 9 * (3 * 8 + 8 * 8)
+
+
+def test_what_no_host_runs_is_told(command):
+    named = onnx.load("net.onnx")
+    named.graph.node[1].domain = "my"
+    onnx.save(named, "own.onnx")
+    told = json.loads(command("own.onnx", "--targets", "rk3588", "--json")[1])
+    assert any(note.startswith("No host can run") for note in told["notes"])
 
 
 def test_own_targets_come_from_their_folder(command, tmp_path):

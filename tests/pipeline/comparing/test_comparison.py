@@ -1,5 +1,6 @@
 """Rows of a comparison: every figure follows from the check, from the profile, or is not known."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from smallmodels import target
 from pipeline.checking.check import Demands, check
 from pipeline.comparing import candidates, document, rows, terminal
 from pipeline.comparing.nouns import Accuracy, Kind, Time, Worth
-from pipeline.comparing.rows import Candidate, Measured
+from pipeline.comparing.rows import Candidate
+from pipeline.comparing.subjects import Measured, Subject
 from pipeline.cost import hosts
 from pipeline.cost.hosts import RATES, HostProfile, Rate
 from pipeline.errors import TargetError, UserError
@@ -17,6 +19,7 @@ from pipeline.graph.view import view
 from pipeline.targets import library
 
 NONE = Path("no/targets/here")
+SUBJECT = Subject("net", view(swish_net()), notes=("it has a note",))
 
 
 def own_host(name):
@@ -37,7 +40,7 @@ def candidate(name):
 @pytest.fixture(scope="module")
 def compared():
     found = candidates.load(candidates.profiles("all", NONE), None)
-    return rows.compare("net", view(swish_net()), found)
+    return rows.compare(SUBJECT, found)
 
 
 def row(comparison, name):
@@ -83,7 +86,7 @@ def test_the_gpu_takes_everything(compared):
 
 
 def test_ratios_follow_from_power_and_price():
-    quick = rows.compare("net", view(swish_net()), [Candidate(target("coral-edgetpu-pcie"), slow_host())])
+    quick = rows.compare(SUBJECT, [Candidate(target("coral-edgetpu-pcie"), slow_host())])
     found = row(quick, "coral-edgetpu-pcie")
     assert found.npu_partitions == 1
     assert found.fps == pytest.approx(1000 / found.ms)
@@ -104,7 +107,7 @@ def test_a_price_in_won_is_converted(compared):
 
 def test_what_is_placed_on_the_cpu_is_not_worth_it():
     fast = slow_host(**dict.fromkeys(RATES, 1e15) | {"overhead_s": 1e-9})
-    compared = rows.compare("net", view(swish_net()), [Candidate(target("coral-edgetpu-usb2"), fast)])
+    compared = rows.compare(SUBJECT, [Candidate(target("coral-edgetpu-usb2"), fast)])
     found = row(compared, "coral-edgetpu-usb2")
     assert (found.coverage, found.npu_partitions, found.worth) == (0.0, 0, Worth.NO)
     assert found.taken > 0
@@ -124,6 +127,7 @@ def test_what_is_not_public_is_not_judged(compared):
     assert "unknown: its operators are not public" in told
     assert "unknown: its speed is not public" in told
     assert "unknown: no host to compare with" in told
+    assert told.endswith("note: it has a note")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_worth_is_beyond_both_bands_or_uncertain(time, beside, used, worth):
 
 def test_accuracies_stand_in_the_rows_of_their_targets():
     measured = Measured(Accuracy(0.9, 0.5), {"rk3588": Accuracy(0.8, 0.4)}, {"stm32mp2": ("a gate is missed",)})
-    found = rows.compare("net", view(swish_net()), [candidate("rk3588"), candidate("stm32mp2")], measured)
+    found = rows.compare(replace(SUBJECT, measured=measured), [candidate("rk3588"), candidate("stm32mp2")])
     assert row(found, "rk3588").accuracy == Accuracy(0.8, 0.4)
     assert row(found, "stm32mp2").accuracy is None
     assert row(found, "stm32mp2").notes[-1] == "a gate is missed"
