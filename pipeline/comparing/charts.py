@@ -90,7 +90,7 @@ def accuracy(rows: Sequence[Numbered], floating: float) -> str:
         axes.grid(axis="both")
         axes.tick_params(length=0)
         axes.set(xlabel="ms, estimated", ylabel="AP50, per cent, measured")
-        axes.set_title(f"dashed: the float model, {100 * floating:.1f}", fontsize=8, loc="left", color=FAINT)
+        axes.set_title(f"dashed: the float model, {100 * floating:.2f}", fontsize=8, loc="left", color=FAINT)
         return svg(figure, "AP50 of int8 over milliseconds")
 
 

@@ -69,7 +69,7 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
     """What each tile is about, its value, and what to know of it."""
     tiles = [("Operators", count(comparison.operators), f"{count(comparison.macs)} MACs per inference")]
     if comparison.accuracy is not None:
-        tiles.append(("AP50, float", percent(comparison.accuracy.ap50), "measured, before quantization"))
+        tiles.append(("AP50, float", percent(comparison.accuracy.ap50, 2), "measured, before quantization"))
     real = [row for row in comparison.rows if not row.hypothetical]
     for label, attribute in (("Most fps", "fps"), ("Most fps per watt", "fps_per_watt"),
                              ("Most fps per dollar", "fps_per_dollar")):  # fmt: skip

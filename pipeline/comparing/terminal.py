@@ -13,7 +13,7 @@ def text(comparison: Comparison) -> str:
     """The comparison, without a newline at its end: what is compared, the table, what a reader must know."""
     head = f"{comparison.model}: {plural(comparison.operators, 'operator')}, {count(comparison.macs)} MACs"
     if comparison.accuracy is not None:
-        head += f"; AP50 of the float model {percent(comparison.accuracy.ap50)}, measured"
+        head += f"; AP50 of the float model {percent(comparison.accuracy.ap50, 2)}, measured"
     return "\n\n".join([head, "\n".join(_table(comparison)), "\n".join(_legend(comparison))])
 
 

@@ -53,4 +53,4 @@ def accuracy(row: Row) -> str:
     """AP50 of int8; nothing for a host alone, which nobody asked."""
     if row.kind is Kind.CPU:
         return ""
-    return UNKNOWN if row.accuracy is None else percent(row.accuracy.ap50)
+    return UNKNOWN if row.accuracy is None else percent(row.accuracy.ap50, 2)

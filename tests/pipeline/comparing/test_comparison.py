@@ -155,7 +155,7 @@ def test_accuracies_stand_in_the_rows_of_their_targets():
     assert row(found, "stm32mp2").accuracy is None
     assert row(found, "stm32mp2").notes[-1] == "a gate is missed"
     told = terminal.text(found)
-    assert "AP50 of the float model 90.0 %, measured" in told
+    assert "AP50 of the float model 90.00 %, measured" in told
     assert "AP50 int8" in told
     assert document.document(found)["float_accuracy"] == {"ap50": 0.9, "ap": 0.5}
 
