@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
+from pipeline.commands import check
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
@@ -71,6 +72,8 @@ config_app = typer.Typer(
     help="Configuration files: their schema, and whether one is valid.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(config_app, name="config")
+
+app.command("check")(check.check_command)
 
 
 @app.command("run")

@@ -20,6 +20,12 @@ def evaluate(problem: Problem, devices: Mapping[str, Device]) -> float:
     return cost(net, labels) / PICOSECONDS_PER_MS
 
 
+def placed_at(problem: Problem, devices: Mapping[str, Device]) -> Solution:
+    """``devices`` as a solution, with a lower bound of 0; raises as ``evaluate`` does."""
+    net, labels = _labels(problem, devices)
+    return solution(problem, net, labels, 0)
+
+
 def npu_partitions(problem: Problem, devices: Mapping[str, Device]) -> int:
     """How many NPU partitions ``devices`` needs at least: the most NPU stretches that any path has.
 

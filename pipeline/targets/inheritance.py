@@ -1,4 +1,7 @@
-"""Profiles that build on others: ``inherit: NAME`` takes the profile NAME of the same folder and overrides parts."""
+"""Profiles that build on others: ``inherit: NAME`` takes the profile NAME and overrides parts.
+
+NAME is looked for in the same folder, then among the shipped profiles, so that a chip of one's own can build on these.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +9,9 @@ from typing import Any
 
 from pipeline import yamltree
 from pipeline.errors import ConfigError, TargetError
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "targets"
+"""The profiles that come with the project."""
 
 INHERIT = "inherit"
 MERGED = ("figures", "operators", "absent")
@@ -55,9 +61,11 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         parent = values.get(INHERIT)
         if parent is None:
             return found
-        path = path.with_name(f"{parent}.yaml")
-        if path in [file for file, _ in found]:
-            raise TargetError(f"inherits from itself through {parent}", where=found[0][0], fix="end the chain")
+        beside, shipped = path.with_name(f"{parent}.yaml"), SHIPPED / f"{parent}.yaml"
+        known = [file for file, _ in found]
+        path = beside if (beside.is_file() and beside not in known) or not shipped.is_file() else shipped
+        if path in known:
+            raise TargetError(f"inherits from itself through {parent}", where=known[0], fix="end the chain")
 
 
 def _read(path: Path, child: Path | None) -> dict[str, Any]:

@@ -10,12 +10,10 @@ from pipeline.configerrors import Problem, explain
 from pipeline.errors import TargetError
 from pipeline.quantize.weights import WEIGHTED
 from pipeline.targets import inheritance
+from pipeline.targets.inheritance import SHIPPED
 from pipeline.targets.profile import FIGURES, RuleUse, Target
 from pipeline.targets.rules import RULES, placeholders
 from runtime.npu.contracts import CONTRACTS
-
-SHIPPED = Path(__file__).parents[2] / "configs" / "targets"
-"""The profiles that come with the project."""
 
 
 def folder(config: Path) -> Path:
@@ -35,6 +33,11 @@ def find(name: str, profiles: Path) -> Path:
     if found is None:
         raise TargetError(f"there is no target {name}", where=profiles, fix=_near(name, names(profiles)))
     return found
+
+
+def resolve(name: str, profiles: Path) -> Path:
+    """The profile ``name``: a YAML file by its path, or a target by its name as ``find`` does."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else find(name, profiles)
 
 
 def load(path: Path) -> Target:

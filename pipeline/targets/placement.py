@@ -72,9 +72,9 @@ def place(graph: Graph, judge: Judge, max_npu_partitions: int | None) -> tuple[P
         max_npu_partitions: how many the target takes, ``None`` for any number.
     """
     reasons: dict[str, tuple[str, ...]] = {}
-    quantized = any(t.quantization is not None for n in graph.nodes for t in (*n.activations, *n.outputs))
+    quantized = is_quantized(graph)
     for unit in units(graph):
-        floats = _floats(unit) if quantized else ()
+        floats = float_reasons(unit) if quantized else ()
         own = {n.name: judge(n) or floats for n in unit}
         blocking = [n for n in unit if own[n.name]]
         for node in unit:
@@ -111,7 +111,12 @@ def _phases(graph: Graph, reasons: Mapping[str, tuple[str, ...]]) -> dict[str, i
     return phases
 
 
-def _floats(unit: tuple[Node, ...]) -> tuple[str, ...]:
+def is_quantized(graph: Graph) -> bool:
+    """Whether any tensor that is computed at run time is quantized."""
+    return any(t.quantization is not None for n in graph.nodes for t in (*n.activations, *n.outputs))
+
+
+def float_reasons(unit: tuple[Node, ...]) -> tuple[str, ...]:
     """The reason against a unit that reads or writes real numbers, in a graph that is quantized elsewhere."""
     inside = {n.outputs[0].name for n in unit[:-1]}
     own = [t for n in unit for t in (*n.activations, *n.outputs) if t.name not in inside]

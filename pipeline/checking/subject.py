@@ -1,0 +1,103 @@
+"""What is checked: a model from a file, the target and its host, with everything that a command does to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from pipeline.checking import whatif
+from pipeline.checking.check import Demands, check
+from pipeline.checking.nouns import Check
+from pipeline.checking.pins import fitting
+from pipeline.cost import hosts
+from pipeline.cost.hosts import HostProfile
+from pipeline.errors import ModelError
+from pipeline.files import write_atomically
+from pipeline.graph.model import load
+from pipeline.graph.view import Graph, view
+from pipeline.targets import library
+from pipeline.targets.profile import Target
+from pipeline.workspace import Progress
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on a target.
+
+    Attributes:
+        path: the model's file.
+        model: the model, checked, with shapes and names.
+        graph: its view.
+        target: the chip.
+        host: the processor beside it, ``None`` when nothing is known of it.
+    """
+
+    path: Path
+    model: onnx.ModelProto
+    graph: Graph
+    target: Target
+    host: HostProfile | None
+
+    def check(self, demands: Demands) -> Check:
+        """The check of the model; raises as ``pipeline.checking.check.check`` does."""
+        return check(str(self.path), self.graph, self.target, self.host, demands)
+
+    def what_if(self, checked: Check, demands: Demands, progress: Progress) -> Check:
+        """``checked`` with every rewrite that fits, best first; with a note instead where no rule can be tried."""
+        try:
+            gains = whatif.gains(self.model, checked, self._judge(demands), progress.message)
+        except ModelError as error:
+            return replace(checked, rewrites=(), notes=(*checked.notes, f"No rewrite was tried: {error}"))
+        return replace(checked, rewrites=gains)
+
+    def apply_exact(self, checked: Check, demands: Demands, progress: Progress, out: Path) -> Check:
+        """Write the model with the exact rewrites that gain something to ``out``; the check of what was written.
+
+        Raises:
+            ModelError: the model is quantized, or has an opset that the rules do not know.
+            UserError: ``out`` cannot be written.
+        """
+        result = whatif.apply_exact(self.model, checked, self._judge(demands), progress.message)
+        for gain in result.gains:
+            progress.message(f"applied {gain.rule} to {len(gain.nodes)} operators")
+        if not result.gains:
+            progress.message("no exact rewrite helps; the model is written as it is")
+        try:
+            write_atomically(out, result.model.SerializeToString(deterministic=True))
+        except OSError as error:
+            raise ModelError(f"cannot be written: {error.strerror or error}", where=out) from error
+        after = view(result.model)
+        named = replace(demands, place=fitting([n.name for n in after.nodes], demands.place))
+        return replace(check(str(out), after, self.target, self.host, named), rewrites=checked.rewrites)
+
+    def _judge(self, demands: Demands) -> whatif.Judge:
+        """Checks rewritten forms of the model; demands on operators that are gone are dropped with them."""
+
+        def judge(model: onnx.ModelProto) -> Check:
+            graph = view(model)
+            place = fitting([n.name for n in graph.nodes], demands.place)
+            return check(str(self.path), graph, self.target, self.host, replace(demands, place=place, prices=False))
+
+        return judge
+
+
+def open_subject(path: Path, dims: Mapping[str, int], target: str, targets: Path, host: str | None) -> Subject:
+    """The model in ``path`` on ``target``.
+
+    Args:
+        path: an ONNX file.
+        dims: sizes of its dynamic dimensions, by name.
+        target: a target's name, or the path of its profile.
+        targets: a folder with targets of the user's own.
+        host: a host's name or the path of its profile; ``None`` for the target's own.
+
+    Raises:
+        ModelError: the model cannot be read, or its graph not be viewed.
+        TargetError: the target or the host cannot be found, or its profile is wrong.
+    """
+    chip = library.load(library.resolve(target, targets))
+    model = load(path)
+    name = host or chip.host
+    beside = None if name is None else hosts.load(hosts.find(name, hosts.folder()))
+    return Subject(path, model, view(model), chip, beside)

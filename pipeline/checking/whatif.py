@@ -1,0 +1,122 @@
+"""What-if: which rewrites would help on a target, ranked by what they gain, and applying the exact ones that do."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from pipeline.checking.nouns import Check, Gain
+from pipeline.rewrites.nouns import Kind
+from pipeline.rewrites.rule import Rule
+from pipeline.rewrites.table import RULES, candidates
+
+Judge = Callable[[onnx.ModelProto], Check]
+"""Checks a model on one target, without prices of fallbacks."""
+
+Tell = Callable[[str], None]
+"""Hears what is being tried."""
+
+SMALLEST_MS = 1e-6
+"""A gain below a nanosecond is rounding."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A model after the rewrites that were kept.
+
+    Attributes:
+        model: the rewritten model; the argument itself when nothing helped.
+        gains: what each kept rewrite gained, in the order of application.
+        check: of the rewritten model.
+    """
+
+    model: onnx.ModelProto
+    gains: tuple[Gain, ...]
+    check: Check
+
+
+def gains(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -> tuple[Gain, ...]:
+    """What each rule that fits somewhere in ``model`` would gain, applied wherever it fits; best first.
+
+    Ranked by milliseconds, then by coverage, energy, and how far the rule moves the model's results. A rewrite that
+    brings more onto the NPU and loses time has a negative gain.
+
+    Raises:
+        ModelError: ``model`` is quantized, or has an opset that the rules do not know.
+    """
+    found = [gain for gain, _, _ in _trials(model, before, judge, tell, RULES)]
+    return tuple(sorted(found, key=_rank))
+
+
+def apply_exact(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -> Rewritten:
+    """``model`` with the exact rules that gain something, best first, until none does.
+
+    Each application is compared with the model before on random inputs, in ONNX Runtime.
+
+    Raises:
+        ModelError: as ``gains`` does.
+    """
+    rules = [rule for rule in RULES if rule.kind is Kind.EXACT]
+    kept: list[Gain] = []
+    while True:
+        trials = _trials(model, before, judge, tell, rules)
+        best = min(trials, key=lambda t: _rank(t[0]), default=None)
+        if best is None or not _helps(best[0]):
+            return Rewritten(model, tuple(kept), before)
+        gain, model, before = best
+        kept.append(gain)
+        rules = [rule for rule in rules if rule.name != gain.rule]
+
+
+def _trials(
+    model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell, rules: Sequence[Rule]
+) -> list[tuple[Gain, onnx.ModelProto, Check]]:
+    """Each of ``rules`` that fits: what it gains, and the model and check after it."""
+    fitting = {c.rule for c in candidates(model)}
+    found = []
+    for rule in rules:
+        if rule.name not in fitting:
+            continue
+        tell(rule.name)
+        applied = rule.apply(model)
+        if not applied.replacements:
+            continue
+        after = judge(applied.model)
+        nodes = tuple(dict.fromkeys(name for r in applied.replacements for name in r.before))
+        found.append((_gain(rule, nodes, before, after), applied.model, after))
+    return found
+
+
+def _gain(rule: Rule, nodes: tuple[str, ...], before: Check, after: Check) -> Gain:
+    return Gain(
+        rule=rule.name,
+        kind=rule.kind,
+        sentence=rule.sentence,
+        nodes=nodes,
+        delta_ms=_less(before.totals.ms, after.totals.ms),
+        delta_macs_on_npu=after.macs_on_npu - before.macs_on_npu,
+        delta_coverage=after.coverage - before.coverage,
+        delta_nodes_on_cpu=_on_cpu(before) - _on_cpu(after),
+        delta_mj=_less(before.totals.energy_mj, after.totals.energy_mj),
+    )
+
+
+def _rank(gain: Gain) -> tuple[float, float, float, int]:
+    """Smaller is better."""
+    ms = gain.delta_ms if gain.delta_ms is not None and abs(gain.delta_ms) >= SMALLEST_MS else 0.0
+    return -ms, -gain.delta_coverage, -(gain.delta_mj or 0.0), list(Kind).index(gain.kind)
+
+
+def _helps(gain: Gain) -> bool:
+    """Whether it saves time, or where no time is known brings more onto the NPU."""
+    if gain.delta_ms is None:
+        return (gain.delta_coverage, gain.delta_nodes_on_cpu) > (0.0, 0)
+    return gain.delta_ms >= SMALLEST_MS
+
+
+def _on_cpu(check: Check) -> int:
+    return len(check.nodes) - check.nodes_on_npu
+
+
+def _less(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else before - after
