@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import check
+from pipeline.commands import check, quantize
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
@@ -74,6 +74,7 @@ config_app = typer.Typer(
 app.add_typer(config_app, name="config")
 
 app.command("check")(check.check_command)
+app.command("quantize")(quantize.quantize_command)
 
 
 @app.command("run")
