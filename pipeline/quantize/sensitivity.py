@@ -118,6 +118,16 @@ def first_divergence(rows: Sequence[Sensitivity]) -> Sensitivity | None:
     return next((row for row in rows if row.sqnr_db < DIVERGES_DB), None)
 
 
+def worst(rows: Sequence[Sensitivity]) -> Sensitivity | None:
+    """The layer whose output is noisiest after all before it; ``None`` when there is none."""
+    return min(rows, key=lambda row: row.sqnr_db, default=None)
+
+
+def as_rows(rows: Sequence[Sensitivity]) -> list[Mapping[str, object]]:
+    """The rows as JSON objects."""
+    return [vars(row) for row in rows]
+
+
 def culprit(rows: Sequence[Sensitivity]) -> Sensitivity | None:
     """The layer that loses most on its own; ``None`` when there is none."""
     return min(rows, key=lambda row: row.alone_db, default=None)

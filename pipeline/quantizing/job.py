@@ -114,9 +114,11 @@ def run(order: Order, progress: Progress) -> Done:
     clock.lap("reading")
     calibration, calibrated = _calibrate(prepared, images, order.recipe, progress)
     clock.lap("calibrating")
-    split, split_notes = _split(images, order.recipe)
+    split, split_notes = trials.split(
+        len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
+    )
     progress.start(0, "trying")
-    found = _quantize(order, prepared, calibration, split, lambda trial: progress.message(_line(trial)))
+    found = _quantize(order, prepared, calibration, split, lambda trial: progress.message(str(trial)))
     clock.lap("quantizing")
     model = checked(found.state.quantized(), order.out)
     _write(order.out, model.SerializeToString(deterministic=True))
@@ -174,28 +176,6 @@ def _told(images: Watched, progress: Progress) -> Iterator[Real]:
         progress.advance()
 
 
-def _split(images: Images, recipe: Recipe) -> tuple[Split, tuple[str, ...]]:
-    """Every third image to judge with, the others to learn from, each evenly up to what the recipe says."""
-    places = list(range(len(images)))
-    judging = places[1::3]
-    learning = [place for place in places if place % 3 != 1]
-    if not judging:
-        same = [images.image(place) for place in places]
-        said = "the one calibration image is both learnt from and judged with; give 3 or more"
-        return Split(lambda: images, same, same), (said,)
-    return Split(
-        lambda: images,
-        [images.image(place) for place in _evenly(learning, recipe.learning_images)],
-        [images.image(place) for place in _evenly(judging, recipe.judging_images)],
-    ), ()
-
-
-def _evenly(places: Sequence[int], most: int) -> Sequence[int]:
-    if len(places) <= most:
-        return places
-    return [places[i * len(places) // most] for i in range(most)]
-
-
 def _quantize(
     order: Order, prepared: Prepared, calibration: Calibration, split: Split, tell: Callable[[Trial], None]
 ) -> trials.Found:
@@ -206,10 +186,6 @@ def _quantize(
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, trials.Choosing(), False, given)
     return trials.Found(state, (), None)
-
-
-def _line(trial: Trial) -> str:
-    return f"{trial.what}: {trial.sqnr_db:.2f} dB, {'kept' if trial.kept else 'rolled back'}"
 
 
 def _oddities(calibration: Calibration) -> Sequence[str]:

@@ -8,9 +8,11 @@ from pipeline.errors import ModelError
 from pipeline.targets.placement import Placed
 
 FLOAT_MODEL = "float.onnx"
+QUANTIZED_MODEL = "quantized.onnx"
 MODEL = "model.onnx"
 ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
+RECIPE = "recipe.yaml"
 COVERAGE = "coverage.json"
 
 
