@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,9 +189,9 @@ def _stacked(array: NDArray[np.generic], shape: tuple[int, ...], path: Path) -> 
         raise DataError(what, where=path, fix="save what the network gets, normalized, as float32")
     known = {shape: (1, *one), one: (1, *one)}
     if array.shape in known:
-        return array.reshape(known[array.shape])
+        return cast("Float", array).reshape(known[array.shape])
     if array.shape[1:] in (shape, one) and len(array):
-        return array.reshape((len(array), *one))
+        return cast("Float", array).reshape((len(array), *one))
     raise DataError(f"holds {list(array.shape)}, the model takes {list(shape)}", where=path, fix="or a stack of these")
 
 

@@ -130,4 +130,5 @@ def _forget_shapes(model: onnx.ModelProto) -> None:
     """Drop what the model says of shapes behind its input, which may name the dimensions that were open."""
     del model.graph.value_info[:]
     for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
+        for dimension in output.type.tensor_type.shape.dim:
+            dimension.Clear()

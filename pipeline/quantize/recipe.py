@@ -12,8 +12,6 @@ from pipeline import yamltree
 from pipeline.configerrors import explain
 from pipeline.errors import ConfigError
 
-SCHEMA = 1
-
 RangeName = Literal["minmax", "moving-average", "percentile", "mse", "entropy"]
 Preset = Literal["fast", "balanced", "best"]
 
@@ -54,7 +52,7 @@ class Calibrated(_Part):
 class Recipe(_Part):
     """How a model is quantized. Where several things are named each is tried, and the best on the engine kept."""
 
-    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(1, alias="schema")
     target: str | None = Field(None, description="the target it is for; any when absent")
     range: tuple[RangeName, ...] = Field(("mse",), min_length=1)
     percentiles: tuple[float, ...] = Field((99.99,), min_length=1, description="of the values kept")

@@ -137,7 +137,9 @@ def round_rows(weights: Values, steps: Values, given: Values, wanted: Values) ->
         wanted: what it should give, [rows, O].
     """
     hessian = given.T @ given
-    damping = DAMPING * max(float(np.trace(hessian)) / len(hessian), np.finfo(np.float64).tiny)
+    damping = DAMPING * float(np.trace(hessian)) / len(hessian)
+    if not damping > 0:  # what never varies is left to the bias
+        return np.clip(np.rint(weights / steps[:, None]), -127, 127)
     hessian[np.diag_indices_from(hessian)] += damping
     best = np.linalg.solve(hessian, given.T @ wanted + damping * weights.T).T
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).T  # inverse = upper.T @ upper

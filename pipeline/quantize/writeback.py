@@ -48,4 +48,4 @@ def _write(model: onnx.ModelProto, node: Node, unit: Unit) -> None:
         real = real.T
     store(model, node, 1, real)
     # The product is float32, as the pair of the bias has it.
-    store(model, node, 2, constants["bias"] * (np.float32(source.scale) * steps).astype(np.float64))
+    store(model, node, 2, constants["bias"].astype(np.float64) * (np.float32(source.scale) * steps).astype(np.float64))

@@ -23,6 +23,7 @@ from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.equalization import outliers
 from pipeline.quantize.images import Images, Preparation, Watched
 from pipeline.quantize.prepare import Prepared, prepare
+from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Calibrated, Recipe
 from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
@@ -184,7 +185,7 @@ def _quantize(
         return trials.run(prepared.model, calibration, split, order.recipe, order.target, scheme, tell)
     given = encodings.load(order.encodings)
     encodings.require_scheme(given, scheme, order.encodings)
-    state = trials.State(prepared.model, calibration, trials.Choosing(), False, given)
+    state = trials.State(prepared.model, calibration, Choosing(), False, given)
     return trials.Found(state, (), None)
 
 
