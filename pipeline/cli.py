@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,8 @@ config_app = typer.Typer(
     help="Configuration files: their schema, and whether one is valid.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(config_app, name="config")
+keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
 app.command("quantize")(quantize.quantize_command)
@@ -95,7 +98,8 @@ def run_command(
     loaded = _load(config, overrides)
     options = Options(
         runs=runs,
-        profile=_profile(loaded),
+        profile=(profile := _profile(loaded)),
+        host=_host(loaded, profile),
         first=first,
         last=last,
         force=NAMES if force and EVERY in force else tuple(force or ()),
@@ -111,6 +115,48 @@ def run_command(
             raise Interrupted(options.command) from None
 
 
+@app.command("package")
+def package_command(
+    source: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="A use case, or a bundle that is made.")],
+    *,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Private key, as pipeline keys new makes it.")
+    ] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Package a use case, running what is stale before it; or sign a bundle where it lies."""
+    if source.suffix != ".npub":
+        signed = [] if sign is None else [f"package.sign={sign.absolute()}"]
+        run_command(source, overrides=[*(overrides or ()), *signed], runs=runs)
+        return
+    if sign is None or overrides:
+        raise typer.BadParameter("a bundle that is made can only be signed: pipeline package BUNDLE --sign KEY")
+    from pipeline import keys  # noqa: PLC0415 (imports cryptography and numpy)
+    from runtime.bundle import sign_bundle  # noqa: PLC0415
+
+    sign_bundle(source, keys.signer(sign))
+    print(f"{source}: signed")
+
+
+@keys_app.command("new")
+def keys_new_command(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="What the key is called.")] = "bundle",
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the two files go.")] = Path("keys"),
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day on which devices accept it.")
+    ] = None,
+) -> None:
+    """Make a pair of keys: one to sign with and keep secret, one for devices."""
+    from pipeline import keys  # noqa: PLC0415 (imports cryptography)
+
+    pair = keys.new(name, out, None if expires is None else expires.date())
+    print(
+        f"key {pair.id}\n  {pair.private}: signs; keep it secret\n  {pair.public}: goes onto devices (npu-run --trust)"
+    )
+
+
 @config_app.command("schema")
 def schema_command() -> None:
     """Print the JSON schema of a configuration file."""
@@ -123,7 +169,7 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
     loaded = _load(config, overrides)
     problems = configfile.missing_files(loaded)
     try:
-        _profile(loaded)
+        _host(loaded, _profile(loaded))
     except TargetError as error:
         problems.append(str(error))
     if problems:
@@ -154,17 +200,19 @@ def targets_command(
 
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Measure the packaged bundle again: bytes, host time and start-up, beside its peers."""
-    from pipeline import bench  # noqa: PLC0415 (imports torch)
+    """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
+    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
 
     loaded = _load(config, overrides)
     with progress.console(sys.stdout) as console:
-        rows = bench.bench(loaded.config, runs / loaded.config.name, console)
-    widths = [
-        max(len(text) for text in column) for column in zip(*((row.what, row.value) for row in rows), strict=True)
-    ]
-    for row in rows:
-        print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
+        tables = (
+            bundle.bench(loaded.config, runs / loaded.config.name, console),
+            tuple(check.rows(console)),
+        )
+    for rows in tables:
+        widths = [max(len(row.what) for row in rows), max(len(row.value) for row in rows)]
+        for row in rows:
+            print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
 
 
 @app.command("ui")
@@ -224,6 +272,15 @@ def _profile(loaded: configfile.LoadedConfig) -> Path:
     path = library.find(loaded.config.target, library.folder(loaded.path))
     library.load(path)
     return path
+
+
+def _host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
+    """The file of the host's profile; raises ``TargetError`` when there is none of the name that is given."""
+    from pipeline.cost import hosts  # noqa: PLC0415 (imports onnx)
+    from pipeline.targets import library  # noqa: PLC0415
+
+    name = loaded.config.partition.host or library.load(profile).host
+    return None if name is None else hosts.find(name, hosts.folder())
 
 
 def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:

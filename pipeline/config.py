@@ -14,6 +14,7 @@ FOLDERS = ("data.train_images", "data.validation_images")
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Frame = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 Pixels = Annotated[int, Field(ge=16, le=2**14)]
+Ceiling = Annotated[float, Field(ge=0)]
 Deviation = Annotated[float, Field(gt=0)]
 Range = Annotated[tuple[Frame, Frame], Field(description="first and one past the last, as in Python's range")]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
@@ -123,7 +124,19 @@ class CoverageConfig(Section):
 class PartitionConfig(Section):
     """The partition stage."""
 
+    objective: Literal["latency", "coverage"] = Field(
+        "latency", description="latency: the least estimated time; coverage: all that the NPU takes, as toolchains do"
+    )
+    place: dict[str, Literal["npu", "cpu"]] = Field(
+        default_factory=dict, description="the device of operators, by name or by a pattern with * and ?"
+    )
+    host: str | None = Field(None, min_length=1, description="a host's profile instead of the target's own")
     max_npu_partitions: Count | None = Field(None, description="overrides the target's own policy")
+    max_ms: Ceiling | None = Field(None, description="gate: estimated milliseconds of one inference")
+    max_crossings: int | None = Field(None, ge=0, le=LARGEST, description="gate: tensors between the devices")
+    max_partitions: int | None = Field(None, ge=0, le=LARGEST, description="gate: on both devices")
+    max_mb: Ceiling | None = Field(None, description="gate: 10^6 bytes over the link")
+    max_mj: Ceiling | None = Field(None, description="gate: estimated millijoules of one inference")
 
 
 class LineConfig(Section):
@@ -149,6 +162,8 @@ class PackageConfig(Section):
     lines: tuple[LineConfig, ...] = ()
     golden: Count = Field(1, description="golden input/output vectors in the bundle")
     demo: bool = Field(True, description="play the packaged bundle on the validation source")
+    version: int = Field(0, ge=0, description="of the bundle; a device that checks signatures never goes back")
+    sign: Path | None = Field(None, description="private key that signs the bundle, as pipeline keys new makes it")
 
     @field_validator("lines")
     @classmethod

@@ -27,7 +27,8 @@ class Stage:
     Attributes:
         name: its name, its folder's name, and the prefix of its metrics.
         module: what holds its ``run(context) -> Result``; imported only when the stage has to run.
-        sections: the parts of the configuration it reads, dotted; ``target`` also stands for the target's profile.
+        sections: the parts of the configuration it reads, dotted; ``target`` also stands for the target's profile,
+            and ``host`` for that of its host.
         after: the earlier stages whose files it reads.
         libraries: the distributions whose versions may change its result.
         packs: packages of the project whose source files it copies into its result, imported or not.
@@ -43,6 +44,14 @@ class Stage:
     packs: tuple[str, ...] = ()
     together: bool = False
     resumes: bool = False
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The files of the target's profile and of its host's, ``None`` when nothing is known of the host."""
+
+    target: Path
+    host: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,16 +89,16 @@ class Assessor:
     """Compares what stages depend on now with what their records say."""
 
     def __init__(
-        self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profile: Path, stages: Sequence[Stage]
+        self, loaded: LoadedConfig, workspace: Workspace, digests: Digests, profiles: Profiles, stages: Sequence[Stage]
     ) -> None:
-        """``profile`` is the target's YAML file.
+        """``profiles`` are those of the target and its host.
 
         The code of all ``stages`` is read now: what changes while a run lasts is not what the run has imported.
         """
         self._loaded = loaded
         self._workspace = workspace
         self._digests = digests
-        self._profile = profile
+        self._profiles = profiles
         self._imports: dict[Path, tuple[str, ...]] = {}
         self._code = {stage.name: self._read_code(stage) for stage in stages}
 
@@ -127,9 +136,13 @@ class Assessor:
             if covers(stage.sections, name):
                 yield f"{self._loaded.settings[name]} ({name})", self._digest(file, name)
         if "target" in stage.sections:
-            yield f"the target's profile {self._profile.name}", self._digest(self._profile, "target")
-            for file in inheritance.files(self._profile)[1:]:
+            target = self._profiles.target
+            yield f"the target's profile {target.name}", self._digest(target, "target")
+            for file in inheritance.files(target)[1:]:
                 yield f"the target's profile {file.name}", self._digest(file, "target")
+        if "host" in stage.sections and self._profiles.host is not None:
+            host = self._profiles.host
+            yield f"the host's profile {host.name}", self._digest(host, "partition.host")
         for name in stage.after:
             try:
                 record = self._workspace.record(name)

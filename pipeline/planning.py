@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.configfile import LoadedConfig, narrow
 from pipeline.digests import Digests
-from pipeline.freshness import Assessment, Assessor, Stage
+from pipeline.freshness import Assessment, Assessor, Profiles, Stage
 from pipeline.provenance import git_commit
 from pipeline.summary import RunSummary, StageSummary
 from pipeline.workspace import Context, Progress, Record, Workspace
@@ -19,6 +19,7 @@ class Options:
     Attributes:
         runs: the folder of all runs.
         profile: the file of the target's profile.
+        host: the file of its host's profile, ``None`` when nothing is known of the host.
         first: run this stage and all after it, fresh or not.
         last: do not go beyond this stage.
         force: stages to run, fresh or not.
@@ -31,6 +32,7 @@ class Options:
     last: str | None = None
     force: tuple[str, ...] = ()
     command: str = "the same command"
+    host: Path | None = None
 
     def forced(self, name: str, names: Sequence[str]) -> str | None:
         """Why the stage has to run whatever its state, if it has."""
@@ -53,7 +55,8 @@ class Plan:
         self.commit = git_commit()
         self.done: list[StageSummary] = []
         self._stages = stages
-        self._assessor = Assessor(loaded, workspace, self.digests, options.profile, stages)
+        profiles = Profiles(options.profile, options.host)
+        self._assessor = Assessor(loaded, workspace, self.digests, profiles, stages)
 
     def assess(self, stage: Stage) -> Assessment:
         """Whether the stage has to run, now that the earlier ones are done."""
@@ -71,6 +74,7 @@ class Plan:
             inputs={name: self.workspace.stage(name) for name in stage.after},
             progress=progress,
             profile=self.options.profile,
+            host=self.options.host,
             provenance={"config_digest": self.loaded.digest, "git_commit": self.commit},
         )
 

@@ -60,7 +60,11 @@ STAGES: tuple[Stage, ...] = (
         libraries=_GRAPH,
     ),
     Stage(
-        "partition", "pipeline.stages.partition", sections=("target",), after=("export", "coverage"), libraries=_GRAPH
+        "partition",
+        "pipeline.stages.partition",
+        sections=("name", "target", "host", "partition", "coverage.min_macs_on_npu"),
+        after=("export",),
+        libraries=_GRAPH,
     ),
     Stage(
         "package",

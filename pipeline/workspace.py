@@ -75,6 +75,7 @@ class Context:
         inputs: the folder of each earlier stage that this one is ``after``, by name; read only.
         progress: where to tell how far the work is.
         profile: the file of the target's profile.
+        host: the file of its host's profile, ``None`` when nothing is known of the host.
         provenance: facts about this run for whoever gets the result: ``config_digest``, ``git_commit``.
     """
 
@@ -83,6 +84,7 @@ class Context:
     inputs: Mapping[str, Path]
     progress: Progress = field(default_factory=Quiet)
     profile: Path = Path()
+    host: Path | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 

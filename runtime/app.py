@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from runtime.bundle import Bundle
 from runtime.errors import SourceError, UserError
 from runtime.outputs import Counts, EventLog, FrameResult, VideoFile
-from runtime.session import DelegateName, Session
+from runtime.session import Session
 from runtime.sources import Frame, Source, missing_extra, open_source
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Summary:
     Attributes:
         bundle: name of the use case.
         target: the NPU that is simulated.
-        delegate: what ran the NPU partitions: ``npu``, ``plain`` or ``cpu``.
+        delegate: what ran the NPU partitions, as it was asked for.
         source: what was played.
         frames: frames played.
         seconds: host time from the first frame to the last; the NPU is simulated, so this is not a device's time.
@@ -57,7 +57,9 @@ def play(
     *,
     events: Path | None = None,
     annotate: Path | None = None,
-    delegate: DelegateName = "npu",
+    delegate: str = "npu",
+    strict: bool = False,
+    started: Callable[[Session], None] = lambda session: None,
     limit: int | None = None,
     listen: Callable[[FrameResult], None] = lambda result: None,
 ) -> Summary:
@@ -71,7 +73,9 @@ def play(
         source: as ``--source``: a video, a folder of images, an image, a ``.npy`` file, or a camera's number.
         events: file for one JSON line per frame.
         annotate: mp4 file for the frames with boxes, tracks and lines on them.
-        delegate: ``npu`` for the simulated NPU, ``plain`` for its reference kernels, ``cpu`` for ONNX Runtime.
+        delegate: a word of ``runtime.delegates.choice``.
+        strict: refuse when an operator falls back to the CPU.
+        started: called once, when the bundle is loaded.
         limit: stop after so many frames.
         listen: called after every frame.
 
@@ -80,7 +84,8 @@ def play(
         UserError: an output cannot be written, or would replace the source or the bundle; or the bundle cannot
             be run.
     """
-    session = Session(bundle, delegate)
+    session = Session(bundle, delegate, strict=strict)
+    started(session)
     opened = open_source(source)
     _spare_inputs(bundle, Path(source), events, annotate)
     tracker = _tracker(bundle, opened)

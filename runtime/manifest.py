@@ -2,18 +2,26 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
 from typing import Literal
 
 from runtime import strict_json
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess
 from runtime.errors import BundleError
+from runtime.limits import LIMITS, Limits
 from runtime.tensors import TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 """The schema that this runtime reads and writes."""
+
+MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+"""The two files that a manifest does not list: itself, and who signed it."""
 
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float16", "float32", "bool")
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -77,6 +85,7 @@ class Manifest:
     Attributes:
         schema: version of this format.
         name: of the use case.
+        version: counted up by whoever publishes; a device that checks signatures never goes back.
         target: the NPU the programs were compiled for.
         contract: the integer contract they were folded for.
         labels: of the classes, in the order of the score channels.
@@ -95,6 +104,7 @@ class Manifest:
 
     schema: int
     name: str
+    version: int
     target: str
     contract: str
     labels: tuple[str, ...]
@@ -112,16 +122,25 @@ class Manifest:
 
     def tensor(self, name: str) -> TensorSpec:
         """The tensor called ``name``; it exists in a manifest that was checked."""
-        return next(spec for spec in self.tensors if spec.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, TensorSpec]:
+        return MappingProxyType({spec.name: spec for spec in self.tensors})
 
 
-def parse_manifest(data: bytes, where: object) -> Manifest:
+def parse_manifest(data: bytes, where: object, limits: Limits = LIMITS) -> Manifest:
     """The manifest in ``data``, checked.
 
     Raises:
+        LimitError: it is too long, too deep or has too many values, or a tensor is too large.
         BundleError: not JSON, of a newer or unknown schema, with unknown, missing or mistyped keys, or
             contradicting itself (see :func:`check`).
     """
+    limits.hold("json_bytes", len(data), f"has {len(data)} bytes", where)
+    depth, values = strict_json.measure(data, depth=limits.json_depth, values=limits.json_values)
+    limits.hold("json_depth", depth, "has lists or objects too deep inside each other", where)
+    limits.hold("json_values", values, "has too many values", where)
     value = strict_json.parse(data, where)
     schema = value.get("schema")
     if type(schema) is int and schema > SCHEMA:
@@ -130,16 +149,25 @@ def parse_manifest(data: bytes, where: object) -> Manifest:
     if "schema" in value and schema != SCHEMA:
         raise BundleError(f"schema is {schema!r}, this runtime reads {SCHEMA}", where=where)
     manifest = strict_json.build(Manifest, value, where)
-    check(manifest, where)
+    check(manifest, where, limits)
     return manifest
 
 
-def check(manifest: Manifest, where: object) -> None:
+def check(manifest: Manifest, where: object, limits: Limits = LIMITS) -> None:
     """Refuse a manifest whose parts do not fit together.
 
     Raises:
+        LimitError: a tensor has too many dimensions or elements.
         BundleError: the first thing found, in the words of the manifest.
     """
+    total = 0
+    for spec in manifest.tensors:
+        at = f"tensor {spec.name[:80]}"
+        limits.hold("tensor_rank", len(spec.shape), f"{at} has {len(spec.shape)} dimensions", where)
+        elements = math.prod(max(1, size) for size in spec.shape)
+        limits.hold("tensor_elements", elements, f"{at} has shape {str(list(spec.shape))[:120]}", where)
+        total += elements
+    limits.hold("all_elements", total, f"has tensors of {total} elements together", where)
     for problem in _problems(manifest):
         raise BundleError(problem, where=where)
 
@@ -172,13 +200,15 @@ def _name_problems(manifest: Manifest) -> Iterable[str]:
             yield f"line {line.name} goes from {line.start} to {line.end}; it needs two different points"
     if len(manifest.outputs) != len(manifest.output_names):
         yield f"outputs has {len(manifest.outputs)} names and output_names {len(manifest.output_names)}"
+    if manifest.version < 0:
+        yield f"version is {manifest.version}; it must be at least 0"
     for key in ("name", "target", "contract"):
         if not getattr(manifest, key):
             yield f"{key} is empty"
 
 
 def _repeated(key: str, names: tuple[str, ...]) -> Iterable[str]:
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, count in Counter(names).items() if count > 1):
         yield f"{key} names {name} twice"
 
 
@@ -186,8 +216,8 @@ def _tensor_problems(spec: TensorSpec) -> Iterable[str]:
     at = f"tensor {spec.name}"
     if spec.dtype not in DTYPES:
         yield f"{at} has dtype {spec.dtype}, not one of {', '.join(DTYPES)}"
-    if any(size < 1 for size in spec.shape) or math.prod(spec.shape) > 2**31:
-        yield f"{at} has shape {list(spec.shape)}; every size must be at least 1, and 2**31 elements are the most"
+    if any(size < 1 for size in spec.shape):
+        yield f"{at} has shape {list(spec.shape)}; every size must be at least 1"
     if (spec.scale is None) != (spec.zero_point is None):
         yield f"{at} has only one of scale and zero_point"
     if spec.scale is not None and spec.scale <= 0:
@@ -225,7 +255,7 @@ def _flow_problems(manifest: Manifest) -> Iterable[str]:
 
 def _file_problems(manifest: Manifest) -> Iterable[str]:
     for name, entry in manifest.files.items():
-        if not safe_name(name) or name == "manifest.json":
+        if not safe_name(name) or name in (MANIFEST, SIGNATURE):
             yield f"files has {name!r}, which is not a plain relative path"
         if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256) or entry.size < 0:
             yield f"files has no SHA-256 and size of {name}"

@@ -86,6 +86,7 @@ def tiny_settings(tiny_video):
         "preprocess": {"size": [64, 48]},
         "train": {"epochs": 1, "batch_size": 4, "accelerator": "cpu"},
         "quantize": {"calibration_images": 4, "error_images": 1},
+        "partition": {"objective": "coverage"},
         "tracking": "off",
     }
 

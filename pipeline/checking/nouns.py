@@ -80,11 +80,11 @@ class Cut:
     """How the model is cut, and how good that is.
 
     Attributes:
-        optimal_ms: of the placement that is used; ``None`` when a time is not known.
+        optimal_ms: of the cheapest placement; ``None`` when a time is not known.
         greedy_ms: of everything on the NPU that it takes, as toolchains do.
         cpu_ms: of everything on the host.
         lower_bound_ms: no allowed placement takes less.
-        gap_percent: by how much the placement may be above the optimum; 0 when it is proven, ``None`` when unknown.
+        gap_percent: by how much that may be above the optimum; 0 when it is proven, ``None`` when unknown.
         partitions: on both devices.
         npu_partitions: on the NPU.
         crossings: tensors that go from one device to the other, inputs and outputs of the model included.

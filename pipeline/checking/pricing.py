@@ -49,6 +49,7 @@ def price(
     crossings = {t.wire: model.crossing(tensor_bytes(t)) for t, *_ in tensors}
     prices = replace(prices, cpu=cpu, crossings=crossings)
     known = all(cpu[u.name].ms is not None and (not u.taken or prices.npu[u.name].ms is not None) for u in units)
+    known = known and all(crossing.ms is not None for crossing in crossings.values())
     problem = Problem(
         tuple(_unit(u, prices, pins.get(u.name), known) for u in units),
         tuple(_crossing(t, made, read, graph, prices, known) for t, made, read in tensors),

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
-from onnx.utils import Extractor
 
+from pipeline.compile.extract import Pieces
 from pipeline.compile.lower import lower
 from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node, Tensor
@@ -82,11 +82,9 @@ def onnx_models(model: onnx.ModelProto, partitions: Sequence[Partition]) -> tupl
     """
     for tensor in (t for p in partitions for t in (*p.inputs, *p.outputs)):
         _ = tensor.dims  # a piece must know the shapes of what it takes and gives
-    extractor = Extractor(model)
+    pieces = Pieces(model)
     return tuple(
-        extractor.extract_model([t.wire for t in p.inputs], [t.wire for t in p.outputs]).SerializeToString(
-            deterministic=True
-        )
+        pieces.cut([t.wire for t in p.inputs], [t.wire for t in p.outputs]).SerializeToString(deterministic=True)
         for p in partitions
     )
 

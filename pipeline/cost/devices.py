@@ -33,4 +33,6 @@ def costs(works: Sequence[Work], on: Device) -> tuple[LayerCost, ...]:
         return ethos.costs(works, on)
     if on.model == "systolic":
         return edgetpu.costs(works, on)
+    if on.model == "nvdla":
+        return nvdla.costs(works, on)
     return tuple(cost(work, on) for work in works)

@@ -7,8 +7,9 @@ Links and cache: slopes between VGG16 and Inception v4 on the vendor's benchmark
 ``t0``: 16 tiles of 64 cells of 4 multipliers (google-coral/libedgetpu ``beagle_chip_structures.h``; the 4 are
 inferred from 4 TOPS at 500 MHz). Taken as places on tiles, output channels on cells, inner products on multipliers,
 so ``ceil(M / 16) * ceil(N / 64) * ceil(K / 4)`` cycles; that layout is an assumption, which VGG16 and Inception v4
-bear out (t0 of 8.2 and 8.4 ms against 7.6 and 6.0 at peak). Other chips with a parameter cache count as systolic
-arrays.
+bear out (t0 of 8.2 and 8.4 ms against 7.6 and 6.0 at peak). ``effective_share``, where fitted, divides these cycles:
+it stands for what is not public, such as the bandwidth of the on-chip memories. Other chips with a parameter cache
+count as systolic arrays.
 """
 
 import math
@@ -40,7 +41,7 @@ def cost(work: Work, device: Device) -> LayerCost:
     if work.kind is Kind.VIEW:
         return FREE
     moved = {"memory": work.feature_bytes + work.weight_bytes}
-    return bounded(work, device, float(cycles(work)), moved, "macs_per_cycle")
+    return bounded(work, device, cycles(work) / (device.get("effective_share") or 1.0), moved, "macs_per_cycle")
 
 
 def costs(works: Sequence[Work], device: Device) -> tuple[LayerCost, ...]:

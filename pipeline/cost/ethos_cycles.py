@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.cost.ethos_blocks import SUBKERNEL, Block, Geometry, geometry, search
 from pipeline.cost.ethos_machine import Machine, Memory
-from pipeline.cost.nouns import Activation, Kind, Work
+from pipeline.cost.nouns import WEIGHTED, Activation, Kind, Work
 
 SCALE_BYTES = 10
 """Bias, scale and shift of one output channel."""
@@ -30,11 +30,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes on the buses of one operator, bursts that are not filled included."""
+    """Bytes on the buses of one operator, bursts that are not filled included.
+
+    Attributes:
+        reads, writes: of each input, and of the output.
+        refetch: how often the weights are read.
+        wanted: bytes of the first input that are asked for.
+    """
 
     reads: tuple[int, ...]
     writes: int
     refetch: int
+    wanted: int
 
 
 def up(value: int, step: int) -> int:
@@ -44,7 +51,7 @@ def up(value: int, step: int) -> int:
 
 def encoded_bytes(work: Work, shape: Geometry) -> int:
     """Bytes of the compressed weights, scales apart: entropy, padding to whole sub-blocks, rounded to 16."""
-    if work.kind not in (Kind.CONV, Kind.DEPTHWISE, Kind.FC):
+    if work.kind not in WEIGHTED:
         return 0
     taps, out = work.taps, work.channels
     depth = 1 if work.kind is Kind.DEPTHWISE else shape.ifm[2]
@@ -142,11 +149,27 @@ def blocks_of(machine: Machine, work: Work, rows: int | None) -> tuple[Geometry,
     return shape, search(machine, replace(shape, ofm=(rows, *shape.ofm[1:]), ifm=(need, *shape.ifm[1:])))
 
 
+def stored_bytes(machine: Machine, work: Work) -> int:
+    """Bytes of the weights as they are stored, encoded and with their scales; 0 for an operator without."""
+    if work.kind not in WEIGHTED:
+        return 0
+    return encoded_bytes(work, geometry(work)) + SCALE_BYTES * work.channels
+
+
 def operator_cycles(
     machine: Machine, work: Work, tiling: tuple[Geometry, Block], reads: tuple[Place, ...], write: Place,
     bias: Memory | None,
 ) -> float:  # fmt: skip
     """Cycles of ``work`` with its blocks in a pipeline of multipliers and output stage; ``bias``: where scales lie."""
+    ifm, core, ofm = phases(machine, work, tiling, reads, write, bias)
+    return ifm + core + ofm
+
+
+def phases(
+    machine: Machine, work: Work, tiling: tuple[Geometry, Block], reads: tuple[Place, ...], write: Place,
+    bias: Memory | None,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Cycles until the first block is read, of the pipeline, and until the last block is written."""
     shape, block = tiling
     ifm = max((read_cycles(machine, shape, block, place) for place in reads), default=0)
     ofm = write_cycles(machine, shape, block, write)
@@ -154,7 +177,7 @@ def operator_cycles(
     if shape.elementwise:
         elements = math.prod(shape.ofm[:2]) * (shape.ofm[2] if write.linear else up(shape.ofm[2], 16))
         command = (max(ifm, ofm) / math.prod(block.ofm) + rate) / 4
-        return math.ceil(max(command, rate) * elements)
+        return 0, math.ceil(max(command, rate) * elements), 0
     unit = _unit(machine, shape)
     counts = [-(-o // u) for o, u in zip(shape.ofm, unit, strict=True)]
     inside = [-(-min(o, b) // u) for o, b, u in zip(shape.ofm, block.ofm, unit, strict=True)]
@@ -167,7 +190,7 @@ def operator_cycles(
     command = ((abs(ifm - ofm) if blocks > 1 else 0) + macs + out) / 4
     macs_block, out_block = max(macs, command), max(out, command)
     slow, fast = max(macs_block, out_block), min(macs_block, out_block)
-    return int(slow * blocks + fast) + ifm + ofm
+    return ifm, int(slow * blocks + fast), ofm
 
 
 def traffic(machine: Machine, tiling: tuple[Geometry, Block], reads: tuple[Place, ...], write: Place) -> Traffic:
@@ -179,9 +202,10 @@ def traffic(machine: Machine, tiling: tuple[Geometry, Block], reads: tuple[Place
     count = math.prod(blocks[:2] if shape.equal_depth else blocks)
     pieces = math.prod(-(-k // (1 if shape.kind is Kind.FC else SUBKERNEL)) for k in shape.kernel)
     area = math.prod(min(a, b) for a, b in zip(shape.ifm[:2], block.ifm[:2], strict=True))
-    moved = []
+    moved, first = [], 0
     for place in reads:
         depth = shape.ifm[2] if place.linear else up(shape.ifm[2], 16)
         wanted = math.prod(shape.ofm[:2]) * depth if shape.elementwise else area * depth * pieces * count
+        first = first or wanted
         moved.append(int(wanted * transfer(machine, place, True, block.ifm, shape.ifm[1], shape.ifm[2])))
-    return Traffic(tuple(moved), written, blocks[0] * blocks[1])
+    return Traffic(tuple(moved), written, blocks[0] * blocks[1], first)

@@ -180,7 +180,10 @@ def _with_fit(device: Device, fit: Fit | None) -> Device:
     """``device`` with the fitted constants among its figures."""
     if fit is None:
         return device
-    extra = {"effective_share": fit.share, "tops_int8": fit.tops}
+    extra = {
+        "effective_share": fit.share, "tops_int8": fit.tops, "link_bytes_per_second": fit.link,
+        "operator_s": None if fit.operator_ms is None else fit.operator_ms / 1e3,
+    }  # fmt: skip
     return Device(device.name, device.model, {**device.figures, **{k: v for k, v in extra.items() if v is not None}})
 
 

@@ -20,6 +20,10 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
+WEIGHTED = (Kind.CONV, Kind.DEPTHWISE, Kind.FC)
+"""Those that multiply by constants, or by a second input."""
+
+
 class Activation(StrEnum):
     """What happens to an output on its way to memory."""
 

@@ -2,33 +2,35 @@
 
 Source: nvdla/hw at 8e06b1b, perf/NVDLA_OpenSource_Performance.xlsx.
 
-Per layer ``max(MAC cycles / clock, DRAM bytes / bandwidth)``, summed. Multipliers are fed in atoms of 16 channels:
-``roundup16(Ci * sx * sy) * Ho * Wo * roundup16(Co) * kh * kw / (sx * sy) / MACs`` for a first layer, whose strided
-input is folded into channels; others round ``Ci`` alone. Input and weights that do not both fit the convolution
-buffer are read again: the smaller is cut into as many slices as the buffer needs, and the larger moves once for each.
-No Winograd. RTL took 2.34 times the sheet's cycles on AlexNet (nvdla/hw#202), so the band of this model is wide.
+Per layer ``max(MAC cycles / clock / share, DRAM bytes / bandwidth) + operator``, summed. Multipliers are fed in atoms
+of channels, 16 in the sheet: ``up(Ci * sx * sy) * Ho * Wo * up(Co) * kh * kw / (sx * sy) / MACs`` for a first layer,
+whose strided input is folded into channels; others round ``Ci`` alone. Input and weights that do not both fit the
+convolution buffer are read again: the smaller is cut into as many slices as the buffer needs, and the larger moves
+once for each. No Winograd.
+
+``effective_share`` is the part of the sheet's speed that a chip reaches (RTL took 2.34 times the sheet's cycles on
+AlexNet, nvdla/hw#202), ``operator_s`` what starting a layer takes; a layer of either kind is none in the sheet.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
-from pipeline.cost.common import bounded
-from pipeline.cost.nouns import FREE, Device, Kind, LayerCost, Work
+from pipeline.cost.common import bounded, rated_energy
+from pipeline.cost.nouns import FREE, WEIGHTED, Device, Kind, LayerCost, Work
 
 ATOM = 16
-"""Channels that enter and leave the multipliers together."""
+"""Channels that enter and leave the multipliers together, in the sheet."""
 
 
-def _up(value: int) -> int:
-    return math.ceil(value / ATOM) * ATOM
-
-
-def mac_cycles(work: Work, macs_per_cycle: float) -> float:
-    """Cycles of the multipliers; groups share no atom."""
+def mac_cycles(work: Work, macs_per_cycle: float, into: int = ATOM, out: int = ATOM) -> float:
+    """Cycles of the multipliers, fed ``into`` channels and giving ``out`` at a time; groups share no atom."""
     vertical, horizontal = work.stride
+    given = math.ceil(work.in_channels / work.groups)
     folded = vertical * horizontal if work.in_channels < ATOM and work.taps >= vertical * horizontal else 1
-    into = _up(math.ceil(work.in_channels / work.groups) * folded)
-    out = _up(math.ceil(work.channels / work.groups))
-    return work.groups * into * work.height * work.width * out * work.taps / folded / macs_per_cycle
+    made = math.ceil(math.ceil(work.channels / work.groups) / out) * out
+    fed = math.ceil(given * folded / into) * into
+    return work.groups * fed * work.height * work.width * made * work.taps / folded / macs_per_cycle
 
 
 def dram_bytes(work: Work, buffer: float) -> int:
@@ -50,9 +52,34 @@ def cost(work: Work, device: Device) -> LayerCost:
     """What ``work`` costs on an NVDLA. Operators without weights are bound by memory alone."""
     if work.kind is Kind.VIEW:
         return FREE
-    macs = device.get("macs_per_cycle")
-    weighted = work.kind in (Kind.CONV, Kind.DEPTHWISE, Kind.FC)
-    count: float | None = 0.0 if not weighted else None if macs is None else mac_cycles(work, macs)
+    macs, weighted = device.get("macs_per_cycle"), work.kind in WEIGHTED
+    count: float | None = 0.0
+    if weighted:
+        into, out = (int(device.get(f"atom_{side}_channels") or ATOM) for side in ("input", "output"))
+        share = device.get("effective_share") or 1.0
+        count = None if macs is None else mac_cycles(work, macs, into, out) / share
     buffer = device.get("convolution_buffer_bytes")
     moved = dram_bytes(work, math.inf if buffer is None else buffer) if weighted else work.feature_bytes
-    return bounded(work, device, count, {"dram": moved}, "macs_per_cycle")
+    found = bounded(work, device, count, {"dram": moved}, "macs_per_cycle")
+    start = device.get("operator_s")
+    if start is None or found.ms is None or work.op == "Concat":
+        return found
+    ms = found.ms + 1e3 * start
+    return replace(found, ms=ms, energy_mj=rated_energy(ms, device))
+
+
+def costs(works: Sequence[Work], device: Device) -> tuple[LayerCost, ...]:
+    """What each of ``works`` costs when all run on the device; a Mul that makes a Sigmoid a Swish joins it."""
+    joins = swishes(works) if device.get("operators_per_swish") == 1 else frozenset()
+    return tuple(FREE if work.name in joins else cost(work, device) for work in works)
+
+
+def swishes(works: Sequence[Work]) -> frozenset[str]:
+    """Names of the Mul operators that multiply something with its own Sigmoid."""
+    before = {tensor: work for work in works for tensor in work.outputs if work.op in ("Sigmoid", "HardSigmoid")}
+    found = set()
+    for work in works:
+        gates = [before[t] for t in work.inputs if t in before] if work.op == "Mul" else []
+        if any(set(gate.inputs) & set(work.inputs) for gate in gates):
+            found.add(work.name)
+    return frozenset(found)

@@ -1,6 +1,5 @@
 """From a torch module to a float ONNX model."""
 
-import logging
 import warnings
 from collections.abc import Sequence
 
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ModelError
+from pipeline.graph.logs import quiet
 from pipeline.graph.model import check, name_nodes
 
 
@@ -30,7 +30,7 @@ def capture(
     kind = type(module).__name__
     module = module.eval().to("cpu").to(memory_format=torch.contiguous_format)
     try:
-        with warnings.catch_warnings(), _quiet("torch.onnx"), _quiet("onnxscript"):
+        with warnings.catch_warnings(), quiet("torch.onnx"), quiet("onnxscript"):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module, (example,), dynamo=True, opset_version=opset, verbose=False,
@@ -44,17 +44,3 @@ def capture(
     model = check(program.model_proto, kind)
     name_nodes(model)
     return model
-
-
-class _quiet:  # noqa: N801  a context manager, read like a function
-    """Lets a library's logger speak only of errors."""
-
-    def __init__(self, name: str) -> None:
-        self.logger = logging.getLogger(name)
-
-    def __enter__(self) -> None:
-        self.level = self.logger.level
-        self.logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)

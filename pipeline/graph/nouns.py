@@ -164,6 +164,7 @@ class Graph:
     opset: int
     _producers: Mapping[str, Node] = field(init=False, repr=False)
     _consumers: Mapping[str, tuple[Node, ...]] = field(init=False, repr=False)
+    _ends: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Index who makes and who reads each tensor."""
@@ -174,6 +175,7 @@ class Graph:
                 consumers.setdefault(name, []).append(node)
         object.__setattr__(self, "_producers", producers)
         object.__setattr__(self, "_consumers", {name: tuple(nodes) for name, nodes in consumers.items()})
+        object.__setattr__(self, "_ends", frozenset(t.name for t in self.outputs))
 
     def producer(self, tensor: str) -> Node | None:
         """The node that computes ``tensor``; ``None`` for an input of the graph."""
@@ -190,7 +192,7 @@ class Graph:
 
     def is_output(self, tensor: str) -> bool:
         """Whether ``tensor`` leaves the graph."""
-        return any(t.name == tensor for t in self.outputs)
+        return tensor in self._ends
 
 
 def dequantize(values: NDArray[np.generic], quantization: Quantization) -> NDArray[np.float32]:

@@ -1,12 +1,13 @@
 """A read-only view of an ONNX model: operators and tensors, with quantization as a property of a tensor.
 
-QuantizeLinear/DequantizeLinear pairs and Constant nodes are not operators here: a pair becomes the quantization of
-the tensor it stands on, a Constant becomes the tensor's value. So a float model and its quantized form have the same
-operators, and rules, partitioner and compiler read both in the same way.
+QuantizeLinear/DequantizeLinear pairs, Constant nodes and what computes from constants alone are not operators here: a
+pair becomes the quantization of the tensor it stands on, a constant becomes the tensor's value. So a float model and
+its quantized form have the same operators, and rules, partitioner and compiler read both in the same way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,29 +16,41 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
+from pipeline.graph.constants import computed
 from pipeline.graph.nouns import Graph, Node, Quantization, Tensor, dequantize
+from pipeline.graph.tidy import QDQ_DOMAINS
 
 __all__ = ["Graph", "Node", "Quantization", "Tensor", "dequantize", "view"]
 
 Array = NDArray[np.generic]
 
+GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
-def view(model: onnx.ModelProto) -> Graph:
-    """The view of ``model``; shapes are those the model carries (see ``pipeline.graph.model.load``).
 
-    Operators whose results reach no output of the model are left out. A QuantizeLinear or DequantizeLinear that is
-    no half of a pair on a tensor (something reads or writes its integers as such) stays an operator.
+def view(model: onnx.ModelProto, folder: Path | None = None) -> Graph:
+    """The view of ``model``; shapes are those the model carries (see ``pipeline.graph.opening.open_model``).
+
+    Operators whose results reach no output of the model are left out. A QuantizeLinear or DequantizeLinear stays an
+    operator where it is no property of a tensor: something reads or writes its integers as such, its numbers are
+    computed or for blocks, or the tensor is also read as it is or quantized in another way; then what it makes is a
+    quantized tensor of its own. A node with a nested graph (If, Loop, Scan) is one operator, which reads all that its
+    graphs take from around it, after its own inputs.
+
+    Args:
+        model: its nodes in topological order.
+        folder: where weights lie that the model keeps in other files.
 
     Raises:
-        ModelError: an operator holds a nested graph, the operators are not in topological order, or a tensor is
-            quantized in a way that is no property of it: twice, with computed or impossible parameters, differently
-            on the two halves of a pair, or only for some of its readers.
+        ModelError: the model holds what cannot be read, its operators are not in topological order, or a scale is not
+            a number above 0.
     """
     try:
         read = ir.from_proto(model)
     except ir.serde.SerdeError as error:
         cause = " ".join(str(_root(error)).split())
         raise ModelError(f"holds what cannot be read: {cause}", where=model.graph.name or "model") from error
+    if folder is not None:
+        ir.external_data.set_base_dir(read.graph, str(folder.resolve()))
     return _Builder(read).build()
 
 
@@ -51,6 +64,7 @@ class _Builder:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
+        self.opset = int(model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0)))
         self.nodes = _live(model.graph)
         self.inputs = {str(v.name) for v in model.graph.inputs}
         self.outputs = {str(v.name) for v in model.graph.outputs}
@@ -61,7 +75,7 @@ class _Builder:
         }
         self.readers: dict[str, list[tuple[ir.Node, int]]] = {}
         for node in self.nodes:
-            for index, value in enumerate(node.inputs):
+            for index, value in enumerate(_reads(node)):
                 if value is not None:
                     self.readers.setdefault(str(value.name), []).append((node, index))
         self.quantized: dict[str, Tensor] = {}  # by the name of the integer value (the carrier)
@@ -75,19 +89,16 @@ class _Builder:
         inputs = tuple(self._end(v) for v in graph.inputs if v.name not in self.constants)
         outputs = tuple(self._end(v) for v in graph.outputs)
         names = tuple(str(v.name) for v in graph.outputs)
-        opset = self.model.opset_imports.get("", self.model.opset_imports.get("ai.onnx", 0))
-        return Graph(nodes, inputs, outputs, names, int(opset))
+        return Graph(nodes, inputs, outputs, names, self.opset)
 
     def _ordered(self) -> Iterator[tuple[int, ir.Node]]:
         """The nodes with their position, after a look at what they read."""
         known = self.inputs | self.constants.keys()
         for index, node in enumerate(self.nodes):
-            where = node.name or f"{node.op_type}_{index}"
-            if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values()):
-                raise ModelError(f"{node.op_type} holds a nested graph", where=where, fix="export without control flow")
-            missing = [str(v.name) for v in node.inputs if v is not None and v.name not in known]
-            if missing:
-                raise ModelError(f"reads {missing[0]} before it is computed", where=where, fix="sort the nodes")
+            missing = next((str(v.name) for v in _reads(node) if v is not None and v.name not in known), None)
+            if missing is not None:
+                where = node.name or f"{node.op_type}_{index}"
+                raise ModelError(f"reads {missing} before it is computed", where=where, fix="sort the nodes")
             known |= {str(v.name) for v in node.outputs}
             yield index, node
 
@@ -108,63 +119,92 @@ class _Builder:
 
     def _absorb(self, node: ir.Node) -> bool:
         """Take ``node`` into the tensors if it is no operator here."""
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.domain in QDQ_DOMAINS:
             self.constants[str(node.outputs[0].name)] = _constant(node)
             return True
-        if node.op_type == "QuantizeLinear" and self._is_pair(str(node.outputs[0].name)):
-            self._quantize(node)
+        if node.op_type == "QuantizeLinear" and node.domain in QDQ_DOMAINS:
+            return self._quantize(node)
+        if node.op_type == "DequantizeLinear" and node.domain in QDQ_DOMAINS:
+            return self._dequantize(node)
+        return node.domain in ("", "ai.onnx") and self._fold(node)
+
+    def _fold(self, node: ir.Node) -> bool:
+        """Take the value of ``node`` when it computes from constants alone; the shape of a tensor is one."""
+        if node.op_type == "Shape" and not node.attributes:
+            shape = self.tensor(_given(node)).shape
+            if shape is None or any(d is None for d in shape) or _given(node).name in self.constants:
+                return False
+            self.constants[str(node.outputs[0].name)] = np.array(shape, np.int64)
             return True
-        if node.op_type == "DequantizeLinear":
-            carrier = str(_given(node).name)
-            entering = carrier in self.inputs and self._is_pair(carrier)
-            if carrier in self.quantized or carrier in self.constants or entering:
-                self._dequantize(node)
-                return True
+        names = [None if v is None else str(v.name) for v in _reads(node)]
+        if not names or any(n is not None and n not in self.constants for n in names):
+            return False
+        value = computed(node, [None if n is None else self.constants[n] for n in names], self.opset)
+        if value is None:
+            return False
+        self.constants[str(node.outputs[0].name)] = value
+        return True
+
+    def _is_pair(self, carrier: str, quantization: Quantization) -> bool:
+        """Whether the integers ``carrier`` are only read to be dequantized, all with the same numbers."""
+        for node, index in self.readers.get(carrier, ()):
+            if node.op_type != "DequantizeLinear" or node.domain not in QDQ_DOMAINS or index != 0:
+                return False
+            other = self._quantization(node, carrier)
+            if other is None or not other.same(quantization):
+                return False
+        return True
+
+    def _quantize(self, node: ir.Node) -> bool:
+        source, carrier = self.tensor(_given(node)), str(node.outputs[0].name)
+        quantization = self._quantization(node, carrier)
+        if quantization is None or not self._is_pair(carrier, quantization):
+            return False
+        if source.constant is not None:
+            if source.quantization is not None or not np.isfinite(source.constant).all():
+                return False
+            constant = quantize(source.constant, quantization)
+            self.quantized[carrier] = replace(source, constant=constant, quantization=quantization)
+            return True
+        alone = len(self.readers[str(_given(node).name)]) == 1 and source.name not in self.outputs
+        if source.quantization is None and alone:
+            self.quantized[carrier] = self.seen[source.name] = replace(source, quantization=quantization)
+            return True
+        # The tensor is also something else, so its quantized form is another tensor, which this node makes.
+        made = Tensor(carrier, source.shape, "float32", None, quantization)
+        self.quantized[carrier] = self.seen[carrier] = made
         return False
 
-    def _is_pair(self, carrier: str) -> bool:
-        """Whether the integers ``carrier`` are only read to be dequantized."""
-        return all(n.op_type == "DequantizeLinear" and i == 0 for n, i in self.readers.get(carrier, ()))
-
-    def _quantize(self, node: ir.Node) -> None:
-        tensor = self.tensor(_given(node))
-        carrier = str(node.outputs[0].name)
-        quantization = self._quantization(node, carrier)
-        if tensor.quantization is not None:
-            raise ModelError("is quantized twice", where=tensor.name, fix="quantize each tensor once")
-        others = [n for n, _ in self.readers[tensor.name] if n is not node]
-        if tensor.constant is None and (others or tensor.name in self.outputs):
-            raise ModelError(
-                "is read both as it is and quantized", where=tensor.name, fix="let every reader take the quantized one"
-            )
-        constant = None if tensor.constant is None else quantize(tensor.constant, quantization)
-        self.quantized[carrier] = replace(tensor, constant=constant, quantization=quantization)
-        if constant is None:
-            self.seen[tensor.name] = self.quantized[carrier]
-
-    def _dequantize(self, node: ir.Node) -> None:
+    def _dequantize(self, node: ir.Node) -> bool:
         source = _given(node)
         carrier, real = str(source.name), str(node.outputs[0].name)
-        quantization = self._quantization(node, carrier)
         known = self.quantized.get(carrier)
-        if known is None:
-            known = replace(self.tensor(source), name=real, dtype="float32", quantization=quantization)
-            if known.constant is None:
-                self.quantized[carrier] = known
-        elif known.quantization is None or not known.quantization.same(quantization):
-            raise ModelError("is dequantized otherwise than it was quantized", where=known.name, fix="requantize it")
-        self.seen[real] = known
+        if known is not None:
+            self.seen[real] = known
+            return True
+        quantization = self._quantization(node, carrier)
+        constant = carrier in self.constants
+        if quantization is None or not (constant or (carrier in self.inputs and self._is_pair(carrier, quantization))):
+            return False
+        made = replace(self.tensor(source), name=real, dtype="float32", quantization=quantization)
+        if not constant:
+            self.quantized[carrier] = made
+        self.seen[real] = made
+        return True
 
-    def _quantization(self, node: ir.Node, carrier: str) -> Quantization:
-        scale = self._parameter(node, 1).astype(np.float32)
-        has_zero = len(node.inputs) > 2 and node.inputs[2] is not None
-        zero = self._parameter(node, 2) if has_zero else np.zeros(scale.shape, self._integers(node))
+    def _quantization(self, node: ir.Node, carrier: str) -> Quantization | None:
+        """What ``node`` says; ``None`` when it is computed, for blocks, or to another type than integers."""
+        given, zero = self._parameter(node, 1), self._parameter(node, 2)
+        if given is None or (zero is None and len(node.inputs) > 2 and node.inputs[2] is not None):
+            return None
+        scale: NDArray[np.float32] = given.astype(np.float32)
+        zero = np.zeros(scale.shape, self._integers(node)) if zero is None else zero
         where = node.name or carrier
-        blocked = "block_size" in node.attributes and node.attributes["block_size"].as_int() != 0
-        if scale.ndim > 1 or blocked or scale.shape != zero.shape:
-            raise ModelError("is quantized in blocks", where=where, fix="quantize per tensor or per channel")
         if not (np.isfinite(scale).all() and (scale > 0).all()):
             raise ModelError(f"has a scale of {float(scale.min())}", where=where, fix="scales must be above 0")
+        blocked = "block_size" in node.attributes and node.attributes["block_size"].as_int() != 0
+        if scale.ndim > 1 or blocked or scale.size != zero.size or "int" not in str(zero.dtype):
+            return None
         if scale.size == 1:
             return Quantization(scale.reshape(()), zero.reshape(()), None, carrier)
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
@@ -180,30 +220,25 @@ class _Builder:
         kind = ir.DataType(stated) if stated else value.dtype
         return np.dtype(np.uint8) if kind is None else np.dtype(kind.numpy())
 
-    def _parameter(self, node: ir.Node, index: int) -> Array:
-        value = node.inputs[index]
-        name = "" if value is None else str(value.name)
-        if name not in self.constants:
-            raise ModelError(
-                f"{node.op_type} takes its scale or zero point from a computed tensor",
-                where=node.name or name,
-                fix="quantize statically",
-            )
-        return self.constants[name]
+    def _parameter(self, node: ir.Node, index: int) -> Array | None:
+        """The constant that is the input ``index`` of ``node``; ``None`` when it is computed or not there."""
+        value = node.inputs[index] if index < len(node.inputs) else None
+        return None if value is None else self.constants.get(str(value.name))
 
     def _node(self, index: int, node: ir.Node) -> Node:
-        inputs = tuple(None if v is None else self.tensor(v) for v in node.inputs)
+        inputs = tuple(None if v is None else self.tensor(v) for v in _reads(node))
         outputs = tuple(self.tensor(v) for v in node.outputs if v.name)
-        attributes = {key: _plain(a) for key, a in node.attributes.items()}
+        attributes = {key: _plain(a) for key, a in node.attributes.items() if a.type not in GRAPHS}
         return Node(node.name or f"{node.op_type}_{index}", node.op_type, node.domain, inputs, outputs, attributes)
 
 
 def quantize(values: Array, quantization: Quantization) -> Array:
     """The integers of real ``values``, as ONNX's QuantizeLinear rounds: to the nearest, ties to even."""
     scale, zero = quantization.along(values.ndim)
-    limits = np.iinfo(quantization.dtype)
+    bits, signed = int("".join(c for c in quantization.dtype if c.isdigit())), quantization.dtype.startswith("i")
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     rounded = np.rint(values.astype(np.float32) / scale).astype(np.float64) + zero
-    result: Array = np.clip(rounded, limits.min, limits.max).astype(quantization.zero_point.dtype)
+    result: Array = np.clip(rounded, low, high).astype(quantization.zero_point.dtype)
     return result
 
 
@@ -215,8 +250,32 @@ def _live(graph: ir.Graph) -> list[ir.Node]:
         node = waiting.pop()
         if node is not None and id(node) not in wanted:
             wanted.add(id(node))
-            waiting.extend(v.producer() for v in node.inputs if v is not None)
+            waiting.extend(v.producer() for v in _reads(node) if v is not None)
     return [node for node in graph if id(node) in wanted]
+
+
+def _reads(node: ir.Node) -> Sequence[ir.Value | None]:
+    """The inputs of ``node``, then what graphs nested in it take from around it."""
+    if not any(a.type in GRAPHS for a in node.attributes.values()):
+        return node.inputs
+    inner = [n for a in node.attributes.values() if a.type in GRAPHS for n in _inner(a)]
+    made = {id(v) for n in inner for v in n.outputs}
+    graphs = [g for n in (node, *inner) for a in n.attributes.values() if a.type in GRAPHS for g in _graphs(a)]
+    made |= {id(v) for g in graphs for v in (*g.inputs, *g.initializers.values())}
+    taken = [v for n in inner for v in n.inputs if v is not None] + [v for g in graphs for v in g.outputs]
+    captured = {id(v): v for v in taken if id(v) not in made}
+    own = {id(v) for v in node.inputs}
+    return (*node.inputs, *(v for key, v in captured.items() if key not in own))
+
+
+def _graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:
+    return [attribute.as_graph()] if attribute.type == ir.AttributeType.GRAPH else attribute.as_graphs()
+
+
+def _inner(attribute: ir.Attr) -> Iterator[ir.Node]:
+    """Every node of the graphs in ``attribute``, those nested deeper included."""
+    for graph in _graphs(attribute):
+        yield from ir.traversal.RecursiveGraphIterator(graph)
 
 
 def _constant(node: ir.Node) -> Array:

@@ -41,6 +41,11 @@ def seconds(number: float) -> str:
     return f"{minutes} min {rest:02} s"
 
 
+def milliseconds(number: float | None) -> str:
+    """A time in milliseconds, to four significant digits."""
+    return MISSING if number is None or not math.isfinite(number) else f"{number:.4g} ms"
+
+
 def plain(number: float | None, digits: int = 4) -> str:
     """A number with so many significant digits."""
     return MISSING if number is None or not math.isfinite(number) else f"{number:.{digits}g}"

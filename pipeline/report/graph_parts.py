@@ -70,12 +70,14 @@ def _detailed(
 ) -> tuple[tuple[Box, ...], tuple[Arrow, ...]]:
     """A box for every operator with its fused activation function, and one for each input and output."""
     number = {name: index for index, partition in enumerate(plan) for name in partition.nodes}
+    runs_on = {name: partition.device for partition in plan for name in partition.nodes}
     boxes = [Box(f"input {t.name}", _shape(t), t.name, "edge", f"input {t.name}") for t in graph.inputs]
     makers = {t.name: box for t, box in zip(graph.inputs, boxes, strict=True)}
     takers: list[tuple[Box, list[Tensor]]] = []
     for unit in units(graph):
         first = unit[0].name
-        box = Box(f"operator {first}", _title(unit), first, placed[first].device, _hint(unit, placed, number))
+        device = runs_on.get(first, placed[first].device)
+        box = Box(f"operator {first}", _title(unit), first, device, _hint(unit, placed, number, device))
         own = {t.name for node in unit for t in node.outputs}
         makers |= dict.fromkeys(own, box)
         takers.append((box, [t for node in unit for t in node.activations if t.name not in own]))
@@ -124,11 +126,11 @@ def _title(unit: Sequence[Operator]) -> str:
     return " ".join(words) + "".join(f" + {node.op}" for node in unit[1:])
 
 
-def _hint(unit: Sequence[Operator], placed: Mapping[str, Node], number: Mapping[str, int]) -> str:
+def _hint(unit: Sequence[Operator], placed: Mapping[str, Node], number: Mapping[str, int], device: str) -> str:
     lines = [f"{node.name} ({node.op})" for node in unit]
     first = placed[unit[0].name]
     where = f"partition {number[first.name]}" if first.name in number else "in no partition"
-    lines.append(f"{first.device.upper()}, {where}, output {_shape(unit[-1].outputs[0])}")
+    lines.append(f"{device.upper()}, {where}, output {_shape(unit[-1].outputs[0])}")
     macs = sum(placed[node.name].macs for node in unit)
     lines += [f"{count(macs)} MACs"] if macs else []
     lines += dict.fromkeys(reason for node in unit for reason in placed[node.name].reasons)

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.report import formats, results
-from pipeline.report.formats import count, percent, plain, plural, points, size
+from pipeline.report.formats import count, milliseconds, percent, plain, plural, points, size
 from pipeline.report.graph_parts import parts
 from pipeline.report.graph_picture import picture
 from pipeline.report.headline import Accuracy, accuracies, float_ap50, verdict
@@ -41,7 +41,10 @@ def page(summary: RunSummary) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        {each.__name__: each for each in (percent, points, count, size, formats.seconds, plain, formats.decibel)}
+        {
+            each.__name__: each
+            for each in (percent, points, count, size, milliseconds, formats.seconds, plain, formats.decibel)
+        }
     )
     environment.tests["absent"] = lambda value: isinstance(value, Absent)
     return environment.get_template("report.html").render(
@@ -53,6 +56,7 @@ def page(summary: RunSummary) -> str:
         training=_training(summary),
         graph=_graph(summary),
         coverage=_coverage(summary),
+        cost=results.check(summary),
         noise=_noise(summary),
         samples=_samples(summary),
         demo=results.demo(summary),
@@ -88,6 +92,11 @@ def _tiles(summary: RunSummary) -> list[Tile]:
             "Partitions",
             count(m.get("partition.partitions")),
             f"{count(m.get('partition.npu_partitions'))} on the NPU, {cross}",
+        ),
+        _tile(
+            "Latency, estimated",
+            milliseconds(m.get("partition.ms")),
+            f"{milliseconds(m.get('partition.low_ms'))} to {milliseconds(m.get('partition.high_ms'))}",
         ),
         _tile("Bundle", size(m.get("package.bundle_bytes")), "model, programs, golden vectors"),
         _tile("Differing bytes", count(differing), f"of {count(m.get('package.golden_bytes'))} golden bytes"),
@@ -208,6 +217,12 @@ def _kinds(m: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
             count(cycles),
             "estimated",
             "A priori from the figures of the target's profile; never compared with a device.",
+        ),
+        (
+            "Latency per inference",
+            milliseconds(m.get("partition.ms")),
+            "estimated",
+            "By closed forms of the chip, its host and the link between them; see Cost for how far to trust it.",
         ),
         (
             "MACs on the NPU",

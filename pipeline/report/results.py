@@ -84,6 +84,49 @@ class _Plan(_Row):
     partitions: tuple[Partition, ...]
 
 
+class Price(_Row):
+    """What the fallbacks of one type cost together, see ``pipeline.checking.nouns.OpPrice``."""
+
+    op: str
+    nodes: tuple[str, ...]
+    delta_ms: float | None
+
+
+class Totals(_Row):
+    """What the placement is estimated to cost, see ``pipeline.cost.model.Totals``."""
+
+    latency_ms: float | None
+    latency_low_ms: float | None
+    latency_high_ms: float | None
+    energy_mj: float | None
+    crossing_bytes: int
+    macs: int
+    macs_on_npu: int
+    nodes: int
+    nodes_on_npu: int
+    provenance: str
+
+
+class Cut(_Row):
+    """How good the placement is, see ``pipeline.checking.nouns.Cut``."""
+
+    optimal_ms: float | None
+    greedy_ms: float | None
+    cpu_ms: float | None
+    lower_bound_ms: float | None
+    gap_percent: float | None
+
+
+class Check(_Row):
+    """``partition/check.json``: the placement with its estimated cost, see ``pipeline.checking.document``."""
+
+    host: str | None
+    totals: Totals
+    partition: Cut
+    fallback_ops: tuple[Price, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 class Demo(_Row):
     """``package/demo/summary.json``: what playing the packaged bundle found, see ``runtime.app.Summary``."""
 
@@ -113,6 +156,11 @@ def plan(summary: RunSummary) -> tuple[Partition, ...] | Absent:
     """The partitions in execution order."""
     found = _read(summary, "partition", "plan.json", TypeAdapter(_Plan))
     return found if isinstance(found, Absent) else found.partitions
+
+
+def check(summary: RunSummary) -> Check | Absent:
+    """What the placement is estimated to cost."""
+    return _read(summary, "partition", "check.json", TypeAdapter(Check))
 
 
 def demo(summary: RunSummary) -> Demo | Absent:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.report import results
-from pipeline.report.formats import count, percent, plural, points, seconds, size
+from pipeline.report.formats import count, milliseconds, percent, plural, points, seconds, size
 from pipeline.report.headline import accuracies, float_ap50, verdict
 from pipeline.report.results import Absent
 from pipeline.summary import RunSummary
@@ -46,6 +46,9 @@ def _numbers(summary: RunSummary) -> Iterator[str]:
         crossings = plural(round(m.get("partition.crossings", 0.0)), "crossing")
         rest = f"{count(m.get('partition.npu_partitions'))} on the NPU, {crossings}"
         yield f"{'partitions':<19}{count(m['partition.partitions']):>13}  {rest}"
+    if "partition.ms" in m:
+        band = f"{milliseconds(m.get('partition.low_ms'))} to {milliseconds(m.get('partition.high_ms'))}, estimated"
+        yield f"{'latency':<19}{milliseconds(m['partition.ms']):>13}  {band}"
     if "package.bundle_bytes" in m:
         yield f"{'bundle':<19}{size(m['package.bundle_bytes']):>13}"
     if "package.differing_bytes" in m:

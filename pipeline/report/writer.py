@@ -17,6 +17,7 @@ READ = (
     ("export", "model.onnx"),
     ("coverage", "coverage.json"),
     ("partition", "plan.json"),
+    ("partition", "check.json"),
     ("package", "demo/summary.json"),
     ("package", "samples/*.jpg"),
 )

@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import ModelError
 from pipeline.targets.placement import Placed
 
 FLOAT_MODEL = "float.onnx"
@@ -14,6 +13,7 @@ ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
 RECIPE = "recipe.yaml"
 COVERAGE = "coverage.json"
+CHECK = "check.json"
 
 
 def save_coverage(path: Path, target: str, placed: Sequence[Placed]) -> None:
@@ -23,12 +23,3 @@ def save_coverage(path: Path, target: str, placed: Sequence[Placed]) -> None:
         for p in placed
     ]
     path.write_text(json.dumps({"schema": 1, "target": target, "nodes": nodes}, indent=1) + "\n")
-
-
-def load_coverage(path: Path) -> tuple[Placed, ...]:
-    """The placement in ``coverage.json``; raises ``ModelError`` when it cannot be read."""
-    try:
-        nodes = json.loads(path.read_text())["nodes"]
-        return tuple(Placed(n["name"], n["op"], n["device"], tuple(n["reasons"]), n["macs"], n["phase"]) for n in nodes)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"is not a coverage file: {error}", where=path, fix="run with --from coverage") from error

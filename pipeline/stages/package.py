@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline import tasks
+from pipeline import keys, tasks
 from pipeline.compile import plan
 from pipeline.compile.bundling import Use, bundle
 from pipeline.compile.deploy import build_deploy
@@ -26,7 +26,8 @@ from runtime.app import Summary, play
 from runtime.bundle import Bundle, Line, open_bundle
 from runtime.npu.encoding import loads
 from runtime.npu.timeline import estimate
-from runtime.session import Replay, Session, replay
+from runtime.replay import Replay, replay
+from runtime.session import Session
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch")
 """Distributions whose versions a bundle names as its provenance."""
@@ -82,6 +83,8 @@ def _write(path: Path, context: Context, task: Task) -> None:
         decoder=task.decoder(package.score_threshold),
         lines=tuple(Line(line.name, line.start, line.end) for line in package.lines),
         provenance={**context.provenance, **_versions()},
+        version=package.version,
+        signer=None if package.sign is None else keys.signer(package.sign),
     )
     graph = view(load(context.inputs["export"] / MODEL))
     partitions, models = plan.load(context.inputs["partition"], graph)
@@ -101,7 +104,7 @@ def _golden(task: Task, count: int) -> list[Pixels]:
 
 def _replay(opened: Bundle) -> Replay:
     replayed = replay(opened)
-    if replayed.differing:
+    if not replayed.passed:
         raise ModelError(
             f"{replayed.differing} of {replayed.bytes} bytes of its golden vectors came out different",
             where=opened.path,

@@ -1,6 +1,7 @@
 """The shelf of targets: finding a profile by name, reading its YAML and checking it."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipeline.targets import inheritance
 from pipeline.targets.inheritance import SHIPPED
 from pipeline.targets.profile import FIGURES, RuleUse, Target
 from pipeline.targets.rules import RULES, placeholders
+from pipeline.targets.rules.limits import mistakes
 from runtime.npu.contracts import CONTRACTS
 
 
@@ -89,6 +91,8 @@ def _problems(target: Target, path: Path) -> list[Problem]:
         problems.append(Problem(("takes_everything",), what, "leave them empty"))
     uses = [("rules", use) for use in target.rules]
     uses += [(f"operators.{name}", use) for name, op in target.operators.items() for use in op.rules]
+    problems += _twice("rules", target.rules)
+    problems += [p for name, op in target.operators.items() for p in _twice(f"operators.{name}", op.rules)]
     return problems + [problem for where, use in uses for problem in _rule_problems(where, use)]
 
 
@@ -99,7 +103,19 @@ def _rule_problems(where: str, use: RuleUse) -> list[Problem]:
     said = f"{where}: rule {use.rule}"
     missing = [Problem((where,), f"{said} needs the limit {n}", "add it to its limits") for n in sorted(wanted - given)]
     unknown = [Problem((where,), f"{said} has no limit {n}", _near(n, wanted)) for n in sorted(given - wanted)]
-    return missing + unknown
+    if missing or unknown:
+        return missing + unknown
+    return [Problem((where,), f"{said}: {what}", fix) for what, fix in mistakes(use.rule, use.limits)]
+
+
+def _twice(where: str, uses: Sequence[RuleUse]) -> list[Problem]:
+    """Rules that are given twice for the same form, so that one of them means nothing."""
+    counts = Counter((use.rule, use.when) for use in uses)
+    return [
+        Problem((where,), f"{where}: rule {rule} is given {count} times", "give it once, or with another when")
+        for (rule, _), count in counts.items()
+        if count > 1
+    ]
 
 
 def _near(name: str, known: Iterable[str]) -> str:

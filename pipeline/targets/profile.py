@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, model_validator
 
 Confidence = Literal["sourced", "weak", "derived", "unverified", "chosen", "unknown"]
 """Where a fact comes from: a primary source; a blog, forum or excerpt; arithmetic on sourced figures; plausible, but no
@@ -15,7 +15,7 @@ When = Literal["dense", "depthwise", "grouped", "constant", "computed"]
 FIGURES = ("macs_per_cycle", "clock_hz", "memory_bytes_per_second", "link_bytes_per_second")
 """What the timeline needs of every target."""
 
-Limit = int | float | str | tuple[int | float | str, ...]
+Limit = StrictInt | StrictFloat | StrictStr | tuple[StrictInt | StrictFloat | StrictStr, ...]
 Limits = Mapping[str, Limit]
 """The numbers and names that a rule is given, by their place in its sentence."""
 

@@ -7,6 +7,7 @@ one encoding, so equal programs are equal bytes.
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime import strict_json
 from runtime.errors import ProgramError
 from runtime.npu.program import Attribute, Instruction, Program
 from runtime.npu.verify import MAX_ELEMENTS, require, verify
@@ -22,9 +24,15 @@ from runtime.tensors import TensorSpec
 MAGIC = b"NPUP"
 VERSION = 1
 MAX_HEADER_BYTES = 1 << 24
+MAX_DEPTH, MAX_VALUES = 16, 1 << 20
+"""Of the header's JSON: lists and objects inside each other, and all values."""
+MAX_TOTAL = 1 << 28
+"""Elements of all tensors of a program together."""
 _PREFIX = struct.Struct("<4sII")
 _ALIGNMENT = 16
-_DTYPES: Mapping[str, np.dtype[Any]] = {"int8": np.dtype("<i1"), "int32": np.dtype("<i4")}
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    name: np.dtype(name).newbyteorder("<") for name in ("int8", "uint8", "int16", "int32", "int64")
+}
 
 
 def dumps(program: Program) -> bytes:
@@ -47,8 +55,17 @@ def loads(data: bytes) -> Program:
     header, blob = _split(data)
     program = _decode(header, blob)
     verify(program)
+    _bound(program, len(blob))
     require(_encode(program) == data, "the file is not in canonical form", fix="compile the program again")
     return program
+
+
+def _bound(program: Program, available: int) -> None:
+    """What the program would take in memory must be in proportion: constants share no bytes, tensors have an end."""
+    constants = sum(array.nbytes for step in program.instructions for array in step.constants.values())
+    require(constants <= available, f"constants of {constants} bytes lie in {available}: some share bytes")
+    elements = sum(math.prod(spec.shape) for spec in program.tensors)
+    require(elements <= MAX_TOTAL, f"tensors of {elements} elements together, more than {MAX_TOTAL}")
 
 
 def _encode(program: Program) -> bytes:
@@ -115,9 +132,13 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
     require(length <= MAX_HEADER_BYTES, f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}")
     end = _PREFIX.size + length
     require(len(data) >= end, f"the file ends inside the header ({len(data)} of {end} bytes)")
+    depth, values = strict_json.measure(data[_PREFIX.size : end], depth=MAX_DEPTH, values=MAX_VALUES)
+    require(
+        depth <= MAX_DEPTH and values <= MAX_VALUES, "the header has too many values, or too deep inside each other"
+    )
     try:
         header = json.loads(data[_PREFIX.size : end].decode("ascii"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ProgramError(f"the header cannot be read: {type(error).__name__}") from error
     require(isinstance(header, dict), "the header is not an object")
     return header, memoryview(data)[end + -end % _ALIGNMENT :]

@@ -71,6 +71,7 @@ def settings(tiny_video):
         "train": {"epochs": 2, "batch_size": 4, "accelerator": "cpu"},
         "quantize": {"calibration_images": 4, "error_images": 1},
         "coverage": {"min_macs_on_npu": 0.9},
+        "partition": {"objective": "coverage"},
         "package": {"score_threshold": 0.01, "lines": [{"name": "door", "start": [64, 0], "end": [64, 96]}]},
         "tracking": {"uri": "sqlite:///mlflow.db"},
     }

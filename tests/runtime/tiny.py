@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess
 from runtime.bundle import GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
-from runtime.npu.contracts import quantize_multiplier
 from runtime.npu.device import Device
 from runtime.npu.encoding import dumps
 from runtime.npu.program import Instruction, Program
+from runtime.npu.requantize import quantize_factor
 from runtime.session import Session
 from runtime.tensors import TensorSpec
 
@@ -51,7 +51,7 @@ def weights(name):
 
 
 def factors(reals):
-    pairs = np.array([quantize_multiplier(real) for real in reals], np.int32)
+    pairs = np.array([quantize_factor(real, 31) for real in reals], np.int32)
     return {"multiplier": pairs[:, 0].copy(), "shift": pairs[:, 1].copy()}
 
 
@@ -153,8 +153,9 @@ def split():
 
 def manifest(partitions, tensors):
     return Manifest(
-        schema=1,
+        schema=2,
         name="tiny",
+        version=1,
         target="toy",
         contract="tflite-r1",
         labels=("person",),
@@ -178,7 +179,7 @@ def golden(run, count=2):
     """Golden payloads of ``run`` (tensors to tensors), and their entry."""
     images = golden_images(count)
     results = [run({"image": image}) for image in images]
-    stacked = {name: np.stack([result[name] for result in results]) for name in OUTPUTS}
+    stacked = {name: np.stack([result[name] for result in results]) for name in results[0] if name != "image"}
     payloads = {"golden/inputs.npz": pack_arrays({"image": images}), "golden/outputs.npz": pack_arrays(stacked)}
     return GoldenEntry("golden/inputs.npz", "golden/outputs.npz", count), payloads
 
@@ -188,13 +189,13 @@ def plain_run(tensors):
     return Device(program((*BODY, *HEADS), OUTPUTS), fast=False).run(tensors)
 
 
-def write(path, parts=whole, **changes):
+def write(path, parts=whole, signer=None, **changes):
     """A bundle of ``parts`` with golden vectors at ``path``; ``changes`` to the manifest."""
     base, payloads = parts()
     write_bundle(path, base, payloads)
-    run = plain_run if parts is whole else Session(open_bundle(path)).run
+    run = plain_run if parts is whole else Session(open_bundle(path)).trace
     entry, extra = golden(run)
-    write_bundle(path, replace(base, **{"golden": entry, **changes}), {**payloads, **extra})
+    write_bundle(path, replace(base, **{"golden": entry, **changes}), {**payloads, **extra}, signer)
     return path
 
 

@@ -18,6 +18,10 @@ from pipeline.targets.rules.reading import Rule, depthwise
 __all__ = ["RULES", "Violation", "placeholders", "sentence", "violations"]
 
 
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+"""Operators that hold graphs; no NPU's toolchain takes them."""
+
+
 @dataclass(frozen=True)
 class Violation:
     """A rule that an operator breaks.
@@ -51,6 +55,8 @@ def violations(node: Node, target: Target) -> tuple[Violation, ...]:
 def _missing(node: Node, target: Target) -> str:
     """The fact about an operator that ``target`` does not list."""
     domain = f"{node.domain}." if node.domain else ""
+    if node.standard and node.op in CONTROL_FLOW:
+        return f"it has no {node.op}: control flow runs on the CPU, whatever its branches hold"
     if node.standard and node.op in target.absent:
         return f"it has no {node.op}: {target.absent[node.op]}"
     if target.operators_unknown is not None:

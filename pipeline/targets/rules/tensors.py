@@ -8,6 +8,9 @@ from pipeline.graph.view import Node
 from pipeline.targets.profile import Limits
 from pipeline.targets.rules.reading import RECURRENT, batch, choices, data, elements, number, shown
 
+REAL = frozenset({"float32", "float16", "bfloat16", "float64"})
+"""Types of tensors that are quantized for the target."""
+
 BYTES = {"int8": 1, "uint8": 1, "int16": 2, "uint16": 2}
 
 
@@ -97,7 +100,7 @@ def activation_types(node: Node, limits: Limits) -> str | None:
     """Activations must be quantized with one scale per tensor, as one of {types}."""
     for tensor in data(node):
         quantization = tensor.quantization
-        if quantization is None and tensor.dtype != "float32" and tensor.dtype not in choices(limits, "types"):
+        if quantization is None and tensor.dtype not in REAL and tensor.dtype not in choices(limits, "types"):
             return f"{tensor.name} is {tensor.dtype}"
         if quantization is not None and quantization.per_channel:
             return f"{tensor.name} is quantized as per channel"

@@ -8,7 +8,7 @@ from pipeline.cost.hosts import RATES, HostProfile, Rate
 LACKING = ("coral-edgetpu-pcie", "ethos-u65-256", "jetson-xavier-nx-dla", "conv-only", "ascend-310", "sapeon-x220")
 """Targets that lack some operator of ``swish_net``."""
 
-TARGETS = (*LACKING, "rk3588")
+TARGETS = (*LACKING, "snapdragon-855")
 
 
 def host(**rates):

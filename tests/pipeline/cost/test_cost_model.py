@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import networks
 import pytest
 
 from pipeline.cost import devices, hosts
@@ -12,25 +11,15 @@ from pipeline.cost.bands import device_band
 from pipeline.cost.fitted import FITS
 from pipeline.cost.model import CostModel
 from pipeline.cost.nouns import Kind, Provenance
+from pipeline.cost.validation import networks
+from pipeline.cost.validation.silicon import cost_model as model
+from pipeline.cost.validation.silicon import whole
 from pipeline.cost.work import works
+from pipeline.graph.view import view
 from pipeline.targets import library
 
 PROFILES = Path(__file__).parents[3] / "configs" / "targets"
 TARGETS = library.names(PROFILES)
-
-
-def model(name):
-    target = library.load(library.find(name, PROFILES))
-    host = None if target.host is None else hosts.load(hosts.find(target.host, hosts.folder()))
-    return CostModel(target, host)
-
-
-def whole(cost_model, items, inside=True):
-    """The total of everything on the NPU, or on the host."""
-    prices = cost_model.price_works(items)
-    ends = ("t0", items[-1].outputs[0])
-    names = {w.name for w in items} if inside else set()
-    return cost_model.total(prices, names, 1 if inside else 0, ends if inside else ())
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -95,7 +84,7 @@ def test_only_a_fitted_chip_or_a_measured_host_has_a_narrow_band():
 
 
 def test_one_node_costs_alone_about_what_it_costs_among_others():
-    cost_model, items = model("ethos-u65-256"), networks.works_of(lambda_v1)
+    cost_model, items = model("ethos-u65-256"), networks.works_of(networks.mobilenet_v1_small)
     prices = cost_model.price_works(items)
     middle = items[10]
     assert cost_model.on_npu(middle).ms == pytest.approx(prices.npu[middle.name].ms, rel=0.05)
@@ -103,13 +92,9 @@ def test_one_node_costs_alone_about_what_it_costs_among_others():
     assert devices.cost(middle, unknown).ms is None
 
 
-def lambda_v1():
-    return networks.mobilenet_v1(0.25, 128)
-
-
 def test_a_mobilenet_is_priced_in_20_ms():
     """The best of several, since the machine is shared; blocks are searched once per process and kind of layer."""
-    graph, cost_model = networks.graph_of(networks.mobilenet_v2()), model("ethos-u65-256")
+    graph, cost_model = view(networks.mobilenet_v2().model()), model("ethos-u65-256")
     cost_model.price(graph)
     times = []
     for _ in range(10):
@@ -133,7 +118,7 @@ def test_renaming_is_free_everywhere():
 
 
 def test_a_float_model_costs_what_its_fused_form_does():
-    graph = networks.graph_of(networks.mobilenet_v2())
+    graph = view(networks.mobilenet_v2().model())
     items = works(graph)
     assert len(items) == sum(n.op != "Clip" for n in graph.nodes)
     assert sum(w.macs for w in items) == 300_774_272

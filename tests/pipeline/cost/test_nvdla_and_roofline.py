@@ -1,10 +1,10 @@
 """The NVDLA sheet and the roofline."""
 
-import networks
 import pytest
 
 from pipeline.cost import nvdla, throughput
 from pipeline.cost.nouns import Device, Kind, Work
+from pipeline.cost.validation import networks
 
 SHEET = Device(
     "nv", "nvdla",
@@ -73,3 +73,33 @@ def test_without_a_peak_there_is_no_time():
     found = throughput.cost(conv(), Device("t", "throughput", {}))
     assert found.ms is None
     assert found.missing == ("tops_int8", "dram_bytes_per_second")
+
+
+def test_a_share_and_a_start_add_to_the_sheet():
+    plain, figures = nvdla.cost(conv(), SHEET), dict(SHEET.figures)
+    half = nvdla.cost(conv(), Device("nv", "nvdla", {**figures, "effective_share": 0.5, "operator_s": 1e-4}))
+    assert half.ms == pytest.approx(2 * plain.ms + 0.1)
+    joined = Work("j", "Concat", Kind.COPY, 28, 28, 64, 28, 28, 64, in_bytes=(50_000,), out_bytes=50_000)
+    started = Device("nv", "nvdla", {**figures, "operator_s": 1e-4})
+    assert nvdla.cost(joined, started).ms == nvdla.cost(joined, SHEET).ms
+
+
+def test_wider_atoms_cost_narrow_layers_time():
+    figures = {**SHEET.figures, "atom_input_channels": 32, "atom_output_channels": 32}
+    narrow = Work("c", "Conv", Kind.CONV, 80, 80, 16, 80, 80, 16, (3, 3))
+    wide = Device("nv", "nvdla", figures)
+    assert nvdla.cost(narrow, wide).cycles == 4 * nvdla.cost(narrow, SHEET).cycles
+    assert nvdla.cost(conv(), wide).cycles == nvdla.cost(conv(), SHEET).cycles
+
+
+def test_a_swish_is_one_operator_where_the_chip_has_it():
+    size = {"in_bytes": (6400,), "out_bytes": 6400}
+    gate = Work("s", "Sigmoid", Kind.LUT, 10, 10, 64, 10, 10, 64, inputs=("x",), outputs=("g",), **size)
+    swish = Work("m", "Mul", Kind.ELEMENTWISE, 10, 10, 64, 10, 10, 64, inputs=("x", "g"), outputs=("y",), **size)
+    other = Work("o", "Mul", Kind.ELEMENTWISE, 10, 10, 64, 10, 10, 64, inputs=("z", "g"), outputs=("w",), **size)
+    assert nvdla.swishes([gate, swish, other]) == {"m"}
+    has = Device("nv", "nvdla", {**SHEET.figures, "operators_per_swish": 1, "operator_s": 1e-4})
+    found = nvdla.costs([gate, swish, other], has)
+    assert [cost.ms > 0.1 for cost in found] == [True, False, True]
+    without = nvdla.costs([gate, swish, other], SHEET)
+    assert without[1].ms == without[2].ms > 0

@@ -3,12 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
-from smallmodels import graph, images, model, pair, quantized, raw
+from onnx import TensorProto, helper, numpy_helper
+from smallmodels import graph, images, model, pair, quantized, raw, target
 
 from pipeline.errors import ModelError
 from pipeline.graph.model import name_nodes
 from pipeline.graph.view import view
+from pipeline.targets.rules import violations
 
 ONE = "g (float[1,2,3,3] x) => (float[1,2,3,3] y)"
 EYE = np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1)
@@ -126,57 +127,136 @@ def test_quantization_without_a_zero_point_is_that_of_the_type():
     assert (quantization.dtype, int(quantization.zero_point), quantization.per_channel) == ("uint8", 0, False)
 
 
-REFUSED = {
-    "twice": (
-        f"{pair('a', 'x', 0.5)} {pair('b', 'x', 0.25)} y = Add (a, b)",
-        r"x: is quantized twice \(quantize each tensor once\)|x: is read both",
-    ),
-    "some readers": (f"{pair('a', 'x', 0.5)} y = Add (a, x)", "x: is read both as it is and quantized"),
-    "an output of the model": (
-        f"y = Relu (x) {pair('a', 'y', 0.5)} u = Relu (a)",
-        "y: is read both as it is and quantized",
-    ),
-    "other on both halves": (
-        "q = QuantizeLinear (x, s, z) \n a = DequantizeLinear (q, t, z) \n y = Relu (a)",
-        "x: is dequantized otherwise than it was quantized",
-    ),
-    "computed scale": (
-        "m = ReduceMax <keepdims = 0> (x) \n q = QuantizeLinear (x, m, z) \n a = DequantizeLinear (q, m, z)"
-        " y = Relu (a)",
-        "takes its scale or zero point from a computed tensor",
-    ),
-    "zero scale": (f"{pair('a', 'x', 0)} y = Relu (a)", "has a scale of 0.0"),
+OTHERWISE = "q = QuantizeLinear (x, s, z) \n a = DequantizeLinear (q, t, z) \n y = Relu (a)"
+COMPUTED = """m = ReduceMax <keepdims = 0> (x) \n q = QuantizeLinear (x, m, z) \n a = DequantizeLinear (q, m, z)
+  y = Relu (a)"""
+REQUANTIZED = f"{pair('a', 'x', 0.5)} {pair('b', 'a', 0.25)} y = Relu (b)"
+KEPT = {
+    "two scales": (f"{pair('a', 'x', 0.5)} {pair('b', 'x', 0.25)} y = Add (a, b)", "Quant Quant Add", "a_q b_q"),
+    "some readers": (f"{pair('a', 'x', 0.5)} y = Add (a, x)", "Quant Add", "a_q x"),
+    "an output of the model": (f"y = Relu (x) {pair('a', 'y', 0.5)} u = Neg (a)", "Relu Quant Neg", "a_q"),
+    "other on both halves": (OTHERWISE, "Quant Dequant Relu", "a"),
+    "computed scale": (COMPUTED, "ReduceMax Quant Dequant Relu", "a"),
+    "from one scale to another": (REQUANTIZED, "Quant Relu", "b_q"),
 }
+"""What stays an operator where quantization is no property of a tensor, and the wires that the last one reads."""
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_quantization_that_is_no_property_of_a_tensor_is_refused(case):
-    body, message = REFUSED[case]
-    ends = ONE.replace("y)", "y, float[1,2,3,3] u)") if "u = Relu" in body else ONE
-    built = raw(ends + f"{{ {body} }}", s=np.float32(0.5), t=np.float32(0.25), z=np.int8(0))
-    with pytest.raises(ModelError, match=message):
-        view(built)
+@pytest.mark.parametrize("case", KEPT)
+def test_quantization_that_is_no_property_of_a_tensor_stays_an_operator(case):
+    body, ops, wires = KEPT[case]
+    ends = ONE.replace("y)", "y, float[1,2,3,3] u)") if "u = Neg" in body else ONE
+    seen = view(raw(ends + f"{{ {body} }}", s=np.float32(0.5), t=np.float32(0.25), z=np.int8(0)))
+    assert [n.op.removesuffix("izeLinear") for n in seen.nodes] == ops.split()
+    assert [t.wire for t in seen.nodes[-1].activations] == wires.split()
+    for node in seen.nodes:
+        quantized = [t.quantization for t in node.outputs if t.quantization is not None]
+        assert [str(q.dtype) for q in quantized] == ["int8"] * (node.op == "QuantizeLinear" and wires != "a")
 
 
-def test_blocks_are_refused():
+def test_a_requantization_is_what_its_rule_is_about():
+    seen = graph(ONE + f"{{ {REQUANTIZED} }}")
+    assert violations(seen.nodes[0], target()) == ()
+    seen = graph(ONE + f"{{ {KEPT['some readers'][0]} }}")
+    assert [v.rule for v in violations(seen.nodes[0], target())] == ["requantizes"]
+
+
+def test_readers_with_a_dequantization_each_read_one_tensor():
+    """As PyTorch's PT2E export writes it: one QuantizeLinear, a DequantizeLinear for each reader."""
+    body = """q = QuantizeLinear (x, s, z) \n a = DequantizeLinear (q, s, z) \n b = DequantizeLinear (q, s, z)
+      r = Relu (a) \n y = Add (r, b)"""
+    seen = graph(ONE + f"{{ {body} }}", s=np.float32(0.5), z=np.int8(0))
+    assert [n.op for n in seen.nodes] == ["Relu", "Add"]
+    assert seen.nodes[0].inputs[0] is seen.nodes[1].inputs[1]
+    assert seen.nodes[0].inputs[0].wire == "q"
+
+
+def test_a_weight_read_as_it_is_and_quantized_is_two_constants():
+    body = "v_q = QuantizeLinear (w, s, z) \n v = DequantizeLinear (v_q, s, z) \n a = Conv (x, v) \n y = Conv (a, w)"
+    first, second = graph(ONE + f"{{ {body} }}", w=EYE * 3, s=np.float32(0.5), z=np.int8(0)).nodes
+    assert (first.inputs[1].constant.dtype, second.inputs[1].constant.dtype) == (np.int8, np.float32)
+    np.testing.assert_array_equal(first.inputs[1].real, second.inputs[1].real)
+
+
+def test_a_scale_of_zero_is_refused():
+    with pytest.raises(ModelError, match=r"has a scale of 0.0 \(scales must be above 0\)"):
+        view(raw(ONE + f"{{ {pair('a', 'x', 0)} y = Relu (a) }}"))
+
+
+def test_blocks_stay_an_operator():
     built = raw(
         "g (float[2,4] x) => (float[2,4] y) { v = DequantizeLinear <axis = 1, block_size = 2> (w, s)"
         " y = Add (x, v) }",
         21, w=np.ones((2, 4), np.int8), s=np.ones((2, 2), np.float32),
     )  # fmt: skip
-    with pytest.raises(ModelError, match="is quantized in blocks"):
-        view(built)
+    assert [n.op for n in view(built).nodes] == ["DequantizeLinear", "Add"]
 
 
-def test_nested_graphs_are_refused():
-    inner = helper.make_graph(
-        [helper.make_node("Relu", ["x"], ["i"])], "i", [], [helper.make_tensor_value_info("i", 1, [2])]
+@pytest.mark.parametrize("kind", ["int4", "uint4", "int16", "uint16"])
+def test_other_integers_are_read(kind):
+    low = 0 if kind.startswith("u") else -8
+    built = raw(ONE + "{ v = DequantizeLinear (w, s, z) \n y = Conv (x, v) }", 21, s=np.float32(0.5))
+    types = {
+        "int4": TensorProto.INT4,
+        "uint4": TensorProto.UINT4,
+        "int16": TensorProto.INT16,
+        "uint16": TensorProto.UINT16,
+    }
+    values = [low, low + 15, low + 1, low + 2]
+    built.graph.initializer.append(helper.make_tensor("w", types[kind], [2, 2, 1, 1], values))
+    built.graph.initializer.append(helper.make_tensor("z", types[kind], [], [low + 1]))
+    weight = view(built).nodes[0].inputs[1]
+    assert weight.quantization.dtype == kind
+    np.testing.assert_array_equal(weight.real.ravel(), (np.array(values) - (low + 1)) * np.float32(0.5))
+
+
+def test_a_constant_is_quantized_to_four_bits_as_onnx_does():
+    built = raw(ONE + "{ q = QuantizeLinear (w, s, z) \n v = DequantizeLinear (q, s, z) \n y = Conv (x, v) }", 21,
+        s=np.float32(0.5), w=np.float32([-9, 9, 1.25, 0.75]).reshape(2, 2, 1, 1))  # fmt: skip
+    built.graph.initializer.append(helper.make_tensor("z", TensorProto.INT4, [], [1]))
+    weight = view(built).nodes[0].inputs[1]
+    np.testing.assert_array_equal(weight.constant.ravel().astype(int), [-8, 7, 3, 3])
+
+
+def conditional():
+    """An If whose branches read a weight and an activation of the graph around it."""
+
+    def branch(op, name):
+        node = helper.make_node(op, ["a", "w"], [name])
+        return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, 1, [1, 2, 3, 3])])
+
+    built = raw(ONE + "{ a = Relu (x) \n m = ReduceSum <keepdims = 0> (x) \n c = Greater (m, zero) \n y = Neg (a) }",
+        w=np.ones((1, 2, 1, 1), np.float32), zero=np.float32(0))  # fmt: skip
+    choose = helper.make_node(
+        "If", ["c"], ["i"], name="choose", then_branch=branch("Add", "t"), else_branch=branch("Mul", "e")
     )
-    built = raw("g (float[2] x) => (float[2] y) { y = Relu (x) }", c=np.array(True))
-    del built.graph.node[:]
-    built.graph.node.append(helper.make_node("If", ["c"], ["y"], name="choose", then_branch=inner, else_branch=inner))
-    with pytest.raises(ModelError, match=r"choose: If holds a nested graph \(export without control flow\)"):
-        view(built)
+    built.graph.node.insert(3, choose)
+    built.graph.node[4].input[0] = "i"
+    return built
+
+
+def test_control_flow_is_one_operator_that_reads_what_its_branches_read():
+    seen = view(model_of(conditional()))
+    assert [n.op for n in seen.nodes] == ["Relu", "ReduceSum", "Greater", "If", "Neg"]
+    choose = seen.nodes[3]
+    assert [t.name for t in choose.inputs] == ["c", "a", "w"]
+    assert [t.name for t in choose.activations] == ["c", "a"]
+    assert choose.attributes == {}
+    assert seen.consumers("a") == (choose,)
+    (broken,) = violations(choose, target())
+    assert broken.fact == "it has no If: control flow runs on the CPU, whatever its branches hold"
+
+
+def test_what_computes_from_constants_and_shapes_alone_is_a_constant():
+    body = """
+      s = Shape (x) \n two = Constant <value_ints = [2]> () \n zero = Constant <value_ints = [0]> ()
+      b = Gather (s, zero) \n r = Constant <value_ints = [-1]> () \n t = Concat <axis = 0> (b, r)
+      k = ConstantOfShape <value = float[1] {0.5}> (four)
+      f = Reshape (x, t) \n g = Mul (f, k) \n y = Reshape (g, s)"""
+    seen = graph(ONE + f"{{ {body} }}", four=np.int64([1, 18]))
+    assert [n.op for n in seen.nodes] == ["Reshape", "Mul", "Reshape"]
+    assert [list(n.inputs[1].constant.ravel()[:4]) for n in seen.nodes] == [[1, -1], [0.5] * 4, [1, 2, 3, 3]]
+    assert seen.nodes[1].inputs[1].shape == (1, 18)
 
 
 def test_operators_out_of_order_are_refused():

@@ -22,7 +22,15 @@ METRICS = {
     "quantize": {"float_ap50": 0.91, "float_ap": 0.55, "ap50": 0.905, "ap": 0.54, "worst_sqnr_db": 21.5},
     "export": {"torch_difference": 2.5e-6, "operators": 4.0, "bytes": 900.0},
     "coverage": {"macs": 13824.0, "macs_on_npu": 1.0, "nodes": 4.0, "nodes_on_npu": 2.0},
-    "partition": {"partitions": 2.0, "npu_partitions": 1.0, "crossings": 1.0, "crossing_bytes": 512.0},
+    "partition": {
+        "partitions": 2.0,
+        "npu_partitions": 1.0,
+        "crossings": 1.0,
+        "crossing_bytes": 512.0,
+        "ms": 1.25,
+        "low_ms": 1.0,
+        "high_ms": 2.5,
+    },
     "package": {
         "ap50": 0.904,
         "ap": 0.54,
@@ -49,6 +57,21 @@ NODES = [
     },
     {"name": "sum", "op": "Add", "device": "cpu", "reasons": ["It comes late", "It is odd"], "macs": 0, "phase": 1},
 ]
+
+
+CHECK = {
+    "schema": 1,
+    "host": "toy-host",
+    "totals": {
+        "latency_ms": 1.25, "latency_low_ms": 1.0, "latency_high_ms": 2.5, "energy_mj": None, "crossing_bytes": 704,
+        "macs": 13824, "macs_on_npu": 13824, "nodes": 4, "nodes_on_npu": 2, "provenance": "a priori",
+    },
+    "partition": {
+        "optimal_ms": 1.25, "greedy_ms": 1.5, "cpu_ms": 9.75, "lower_bound_ms": 1.25, "gap_percent": 0.0,
+    },
+    "fallback_ops": [{"op": "Softmax", "nodes": [EVIL], "delta_ms": 0.375, "delta_mj": None}],
+    "notes": ["The link is a guess"],
+}  # fmt: skip
 
 
 def small_model():
@@ -104,6 +127,7 @@ def write_files(folder: Path) -> None:
     ]
     names = ["stem", "relu"], [EVIL, "sum"]
     put("partition/plan.json", {"partitions": [{**p, "nodes": n} for p, n in zip(partitions, names, strict=True)]})
+    put("partition/check.json", CHECK)
     counts = {"walkway": {"in": 3, "out": 5}}
     put(
         "package/demo/summary.json",

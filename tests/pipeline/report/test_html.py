@@ -11,7 +11,19 @@ from pipeline.report import html
 from pipeline.workspace import SCHEMA, Output, Record
 
 pytestmark = pytest.mark.filterwarnings("error")
-SECTIONS = ("accuracy", "training", "graph", "coverage", "noise", "samples", "demo", "stages", "kinds", "origin")
+SECTIONS = (
+    "accuracy",
+    "training",
+    "graph",
+    "coverage",
+    "cost",
+    "noise",
+    "samples",
+    "demo",
+    "stages",
+    "kinds",
+    "origin",
+)
 VOID = {"meta", "br", "img"}
 
 
@@ -74,6 +86,7 @@ def test_every_section_shows_what_its_stage_left(whole):
     assert "AP50, simulated NPU 90.4 % \N{MINUS SIGN}0.60 points against float" in top
     assert "MACs on the NPU 100.0 % 2 of 4 operators, 2 fallbacks" in top
     assert "Partitions 2 1 on the NPU, 1 crossing of 512 bytes" in top
+    assert "Latency, estimated 1.25 ms 1 ms to 2.5 ms" in top
     assert "Bundle 412.3 kB" in top
     assert "Differing bytes 0 of 17,280 golden bytes" in top
     assert "90.5 % 54.0 % \N{MINUS SIGN}0.50 points" in page.words("accuracy")
@@ -81,6 +94,9 @@ def test_every_section_shows_what_its_stage_left(whole):
     assert "Softmax 1 0 1 0" in page.words("coverage")
     assert "Fallbacks: 2 of 4" in page.words("coverage")
     assert "Add CPU 0 It comes late It is odd" in page.words("coverage")
+    assert "Latency 1.25 ms 1 ms to 2.5 ms, a priori; host toy-host" in page.words("cost")
+    assert "Cheapest placement 1.25 ms proven" in page.words("cost")
+    assert "Softmax 1 0.375 ms The link is a guess." in page.words("cost")
     assert "000-clip_0016" in page.words("samples")
     assert "walkway 3 5 8 frames played, 2 tracks, 31 boxes of person" in page.words("demo")
     assert "train ran 10.0 s never run" in page.words("stages")
@@ -173,6 +189,7 @@ def test_a_missed_gate_is_the_verdict(finished, no_charts):
     [
         ("train/history.json", "training"),
         ("quantize/errors.json", "noise"),
+        ("partition/check.json", "cost"),
         ("coverage/coverage.json", "coverage"),
         ("partition/plan.json", "graph"),
         ("package/demo/summary.json", "demo"),

@@ -19,6 +19,7 @@ AP50                      90.5 %  int8            \N{MINUS SIGN}0.50 points
 AP50                      90.4 %  packaged        \N{MINUS SIGN}0.60 points
 MACs on the NPU          100.0 %  2 of 4 operators
 partitions                     2  1 on the NPU, 1 crossing
+latency                  1.25 ms  1 ms to 2.5 ms, estimated
 bundle                  412.3 kB
 differing bytes                0  of 17,280 golden bytes
 frames played                  8  2 tracks, in 3, out 5

@@ -1,7 +1,6 @@
 """The stages between training and packaging, on the tiny clip and tiny networks."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,11 +13,11 @@ from smallmodels import TARGETS, run_onnx
 
 from pipeline import tasks
 from pipeline.configfile import load
+from pipeline.cost import hosts
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.quantize.sensitivity import Sensitivity
 from pipeline.stages import coverage, export, partition, quantize
-from pipeline.stages.common import load_coverage
 from pipeline.workspace import Context
 from runtime.adapters.image import normalize
 
@@ -35,6 +34,7 @@ class Chain(SimpleNamespace):
             context = Context(
                 changes.get("config", self.config), out, {n: self.folder / n for n in ("train", *STAGES)},
                 profile=TARGETS / f"{changes.get('target', 'coral-edgetpu-usb3')}.yaml",
+                host=hosts.find("desktop-xeon", hosts.folder()),
                 provenance={"config_digest": "abc", "git_commit": "def"},
             )  # fmt: skip
             self.results[name] = STAGES[name].run(context)
@@ -101,8 +101,13 @@ def check_export(tiny):
         assert np.abs(exact[name] - coarse[name]).max() < 0.2 * np.abs(exact[name]).max()
 
 
+def coverage_of(tiny):
+    nodes = json.loads((tiny.folder / "coverage" / "coverage.json").read_text())["nodes"]
+    return {n["name"]: SimpleNamespace(**{**n, "reasons": tuple(n["reasons"])}) for n in nodes}
+
+
 def check_coverage(tiny):
-    placed = {p.node: p for p in load_coverage(tiny.folder / "coverage" / "coverage.json")}
+    placed = coverage_of(tiny)
     devices = {name: p.device for name, p in placed.items()}
     late = {"middle.1", "scores", "boxes.0", "boxes.1"}
     assert {n for n, d in devices.items() if d == "cpu"} >= late
@@ -134,10 +139,16 @@ def check_partition(tiny):
     assert {t["name"] for t in second["inputs"]} == {t["name"] for t in first["outputs"]}
     assert all(t["dtype"] == "int8" for t in first["inputs"] + second["inputs"] + second["outputs"])
     metrics = tiny.results["partition"].metrics
-    assert metrics == {
-        "partitions": 2, "npu_partitions": 1, "crossings": len(second["inputs"]),
-        "crossing_bytes": 6 * 8 * 8 * len(second["inputs"]),
-    }  # fmt: skip
+    image, between = 3 * 64 * 48, 6 * 8 * 8 * len(second["inputs"])
+    assert (metrics["partitions"], metrics["npu_partitions"]) == (2, 1)
+    assert (metrics["crossings"], metrics["crossing_bytes"]) == (1 + len(second["inputs"]), image + between)
+    assert metrics["macs_on_npu"] == tiny.results["coverage"].metrics["macs_on_npu"]
+    checked = json.loads((tiny.folder / "partition" / "check.json").read_text())
+    assert {n["name"]: n["device"] for n in checked["nodes"]} == {
+        name: p.device for name, p in coverage_of(tiny).items()
+    }
+    assert checked["totals"]["latency_ms"] == metrics["ms"] >= metrics["optimal_ms"]
+    assert checked["fallbacks"][0]["node"] == "middle.1"
     for piece in plan["partitions"]:
         onnx.checker.check_model(onnx.load(tiny.folder / "partition" / piece["model"]))
 
@@ -160,7 +171,7 @@ def test_a_network_that_fits_and_gates(tmp_path, tiny_settings):
     tiny.run(*STAGES)
     assert tiny.results["coverage"].metrics["macs_on_npu"] == 1.0
     assert tiny.results["partition"].metrics["partitions"] == 1
-    assert tiny.results["partition"].metrics["crossings"] == 0
+    assert tiny.results["partition"].metrics["crossings"] == 3  # the image in, boxes and scores out
     strict = floor(tiny.config, 1.0)
     assert tiny.run("coverage", config=strict).gates == ()
     (gate,) = tiny.run("coverage", config=strict, target="conv-only").gates
@@ -195,7 +206,7 @@ def test_damaged_files_of_earlier_stages_are_named(tiny):
     tiny.run("quantize", "export", "coverage")
     for name, content, stage in (
         ("quantize/quantized.onnx", "{", "export"), ("quantize/float.onnx", "", "export"),
-        ("export/model.onnx", "x", "coverage"), ("coverage/coverage.json", "[]", "partition"),
+        ("export/model.onnx", "x", "coverage"), ("export/model.onnx", "x", "partition"),
     ):  # fmt: skip
         path = tiny.folder / name
         kept = path.read_bytes()
@@ -206,15 +217,32 @@ def test_damaged_files_of_earlier_stages_are_named(tiny):
         path.write_bytes(kept)
 
 
-def test_a_placement_of_another_model_is_refused(tiny):
+def with_partition(config, **changes):
+    return config.model_copy(update={"partition": config.partition.model_copy(update=changes)})
+
+
+def test_the_least_time_may_be_on_the_cpu_which_the_floor_then_refuses(tiny):
     tiny.run("quantize", "export", "coverage")
-    path = tiny.folder / "coverage" / "coverage.json"
-    document = json.loads(path.read_text())
-    document["nodes"][0]["name"] = "elsewhere"
-    path.write_text(json.dumps(document))
-    with pytest.raises(ModelError, match="the placement is of another model"):
-        tiny.run("partition")
-    assert replace(load_coverage(path)[0], node="x").node == "x"
+    least = with_partition(tiny.config, objective="latency")
+    found = tiny.run("partition", config=least)
+    assert found.gates == ()
+    assert found.metrics["npu_partitions"] == 0
+    assert found.metrics["ms"] == pytest.approx(found.metrics["optimal_ms"])
+    assert found.metrics["ms"] == pytest.approx(found.metrics["cpu_ms"])
+    plan = json.loads((tiny.folder / "partition" / "plan.json").read_text())
+    assert [p["device"] for p in plan["partitions"]] == ["cpu"]
+    (gate,) = tiny.run("partition", config=floor(least, 0.5)).gates
+    assert "the NPU takes up to" in gate
+
+
+def test_ceilings_and_demands_of_the_configuration(tiny):
+    tiny.run("quantize", "export", "coverage")
+    found = tiny.run("partition", config=with_partition(tiny.config, max_ms=1e-3, max_crossings=0, max_mb=1e9))
+    assert [gate.partition(" ")[0] for gate in found.gates] == ["max_ms", "max_crossings"]
+    placed = tiny.run("partition", config=with_partition(tiny.config, place={"middle*": "cpu"}))
+    assert placed.metrics["macs_on_npu"] < found.metrics["macs_on_npu"]
+    with pytest.raises(ModelError, match=r"middle\.1: HardSwish cannot be placed on the NPU"):
+        tiny.run("partition", config=with_partition(tiny.config, place={"middle.1": "npu"}))
 
 
 def test_too_large_a_drop_is_a_gate_with_the_worst_layer():

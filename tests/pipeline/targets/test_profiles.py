@@ -8,7 +8,8 @@ from smallmodels import TARGETS, graph, target
 from pipeline.errors import TargetError
 from pipeline.targets import inheritance, library
 from pipeline.targets.profile import FIGURES
-from pipeline.targets.rules import RULES, violations
+from pipeline.targets.rules import RULES, placeholders, violations
+from pipeline.targets.rules.limits import kind
 
 SHIPPED = library.names(TARGETS)
 
@@ -197,6 +198,51 @@ WRONG = {
     "cost_model is missing": lambda d: d.pop("cost_model"),
     "operators.Relu.source is missing": lambda d: d["operators"]["Relu"].pop("source"),
 }
+
+
+def conv(rule, **limits):
+    return lambda d: d["operators"]["Conv"].update(rules=[{"rule": rule, "limits": limits}])
+
+
+WRONG_LIMITS = {
+    "operators.Conv: rule max_stride: limit stride is 'x' (give a whole number from 1)": conv("max_stride", stride="x"),
+    "rule max_stride: limit stride is 2.5 (give a whole number from 1)": conv("max_stride", stride=2.5),
+    "rule max_stride: limit stride is 0 (give a whole number from 1)": conv("max_stride", stride=0),
+    "rule max_stride: limit stride is [2, 3] (give one value)": conv("max_stride", stride=[2, 3]),
+    "operators.Conv.rules[0].limits.stride": conv("max_stride", stride=True),
+    "rule max_padding: limit padding is -1 (give a whole number from 0)": conv("max_padding", padding=-1),
+    "rule weight_types: limit types is 'int9' (did you mean int8?)": conv("weight_types", types=["int8", "int9"]),
+    "rule weight_types: limit types is 8 (known: int4, uint4, int8": conv("weight_types", types=8),
+    "rule weight_types: limit types is empty, so nothing could keep the rule (name at": conv("weight_types", types=[]),
+    "rule pad_modes: limit modes is 'refect' (did you mean reflect?)": conv("pad_modes", modes=["refect"]),
+    "rule resize_modes: limit modes is 'linear halfpixel' (did you mean half_pixel?)": conv(
+        "resize_modes", modes=["linear halfpixel"]
+    ),
+    "rule clip_limits: limit ranges is '0-6' (write a range as 0..6, 0.. or ..6)": conv("clip_limits", ranges=["0-6"]),
+    "rule clip_limits: limit ranges is 6..0, which holds nothing (write 0..6)": conv("clip_limits", ranges=["6..0"]),
+    "rule pow_exponent: limit exponents is inf (give a number)": conv("pow_exponent", exponents=[2, float("inf")]),
+    "limits contradict each other: low 4 is above high 2 (give a low of at most 2)": conv(
+        "resize_whole_factor_or_point", low=4, high=2
+    ),
+    "operators.Conv: rule max_stride is given 2 times (give it once, or with another when)": lambda d: d["operators"][
+        "Conv"
+    ].update(rules=[{"rule": "max_stride", "limits": {"stride": s}} for s in (2, 3)]),
+    "rules: rule batch_one is given 2 times": lambda d: d.update(rules=[{"rule": "batch_one"}] * 2),
+}
+
+
+@pytest.mark.parametrize("message", WRONG_LIMITS)
+def test_a_wrong_limit_is_told_what_is_wrong(profile, message):
+    with pytest.raises(TargetError) as error:
+        profile(WRONG_LIMITS[message])
+    assert message in str(error.value)
+    assert str(error.value).count("conv-only.yaml: ") == 1
+
+
+def test_every_limit_of_every_rule_has_a_kind():
+    for rule in RULES:
+        for limit in placeholders(rule):
+            assert kind(rule, limit)
 
 
 @pytest.mark.parametrize("message", WRONG)

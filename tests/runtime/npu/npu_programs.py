@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from runtime.npu.contracts import quantize_multiplier
+from runtime.npu.contracts import find_contract
 from runtime.npu.program import Instruction, Program
 from runtime.tensors import TensorSpec
 
@@ -18,11 +18,12 @@ def spec(name, shape, scale=0.5, zero_point=0):
     return TensorSpec(name, tuple(int(size) for size in shape), "int8", float(scale), int(zero_point))
 
 
-def scaling(factors):
+def scaling(factors, contract="tflite-r1"):
     """``multiplier`` and ``shift`` constants of real factors."""
-    pairs = [quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
+    rule = find_contract(contract)
+    pairs = [rule.quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
     return {
-        "multiplier": np.array([m for m, _ in pairs], np.int32),
+        "multiplier": np.array([m for m, _ in pairs], np.int64 if rule.multiplier_bits > 31 else np.int32),
         "shift": np.array([e for _, e in pairs], np.int32),
     }
 
@@ -142,12 +143,13 @@ def network(seed, even=False):
 
 
 def feeds(item, seed=0):
-    """Random int8 inputs of a program, extremes included."""
+    """Random inputs of a program, extremes included."""
     rng = np.random.default_rng(seed)
-    shapes = {tensor.name: tensor.shape for tensor in item.tensors}
+    specs = {tensor.name: tensor for tensor in item.tensors}
     values = {}
     for name in item.inputs:
-        array = rng.integers(-128, 128, shapes[name]).astype(np.int8)
-        array.flat[0], array.flat[-1] = -128, 127
+        info = np.iinfo(specs[name].dtype)
+        array = rng.integers(info.min, info.max + 1, specs[name].shape).astype(specs[name].dtype)
+        array.flat[0], array.flat[-1] = info.min, info.max
         values[name] = array
     return values
