@@ -20,6 +20,7 @@ from pipeline.graph.fusion import units
 from pipeline.graph.view import Node, Tensor, quantize, view
 from pipeline.targets.placement import CPU, NPU, by_kernel, place
 from pipeline.targets.profile import Target
+from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
 from runtime.npu.program import Program
 from runtime.tensors import TensorSpec
@@ -69,7 +70,8 @@ class Engine:
         self._target = target
         self._extractor: Extractor | None = None
         self._ready: dict[str, Device | ort.InferenceSession] = {}
-        placed = {p.node: p for p in place(self.graph, by_kernel(no_kernel), None)}
+        contract = find_contract(target.contract)
+        placed = {p.node: p for p in place(self.graph, by_kernel(lambda n: no_kernel(n, contract)), None)}
         self.units = tuple(self._unit(nodes, placed[nodes[0].name].reasons) for nodes in units(self.graph))
         wires = [*self.graph.inputs, *(t for u in self.units for t in (*u.piece.inputs, *u.piece.outputs))]
         self._quantizations = {t.wire: t.quantization for t in wires if t.quantization is not None}

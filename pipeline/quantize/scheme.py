@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.errors import TargetError
 from pipeline.targets.profile import Target
+from runtime.npu.contracts import find_contract
 
 MIN_RANGE = 1e-4  # narrower ranges give scales that no multiplier can express (numerics: MinimumRealRange of ORT-QNN)
 
@@ -62,6 +64,15 @@ class Scheme:
 
 
 def of(target: Target, power_of_two: bool = False) -> Scheme:
-    """The scheme that ``target`` takes; ``power_of_two`` narrows it further."""
-    wanted = target.quantization
-    return Scheme(target.per_channel(), wanted.symmetric, frozenset(wanted.shared_scales), power_of_two)
+    """The scheme that ``target`` and its contract take; ``power_of_two`` narrows it further.
+
+    Raises:
+        TargetError: its contract computes with other activations than int8.
+    """
+    wanted, contract = target.quantization, find_contract(target.contract)
+    if contract.activations != "int8":
+        what = f"its contract {contract.name} computes with {contract.activations}; models are quantized to int8"
+        raise TargetError(what, where=target.name, fix="name a contract with int8 activations")
+    symmetric = wanted.symmetric or contract.symmetric
+    shifts = power_of_two or contract.multiplier_bits == 1
+    return Scheme(target.per_channel(), symmetric, frozenset(wanted.shared_scales), shifts)

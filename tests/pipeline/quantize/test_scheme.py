@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
-from smallmodels import images, model, quantized, target
+from smallmodels import images, model, quantized, run_onnx, target
 
+from pipeline.errors import TargetError
 from pipeline.graph.view import view
 from pipeline.quantize import scheme
 from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.engine import Engine
 from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.quantize.scheme import FIXED_OUTPUT, Scheme
+from pipeline.quantize.score import score
 from pipeline.targets.rules import violations
 
 SHAPE = (1, 2, 4, 4)
@@ -36,6 +39,20 @@ def test_the_dla_gets_symmetric_activations_and_one_scale_for_what_is_added():
     lossy, _ = quantized(residual(), images(SHAPE), dla.per_channel(), symmetric=True, shared_scales=frozenset(["Add"]))
     broken = {str(v) for n in view(lossy).nodes for v in violations(n, dla) if "zero point" in str(v)}
     assert not broken
+
+
+def test_a_contract_narrows_the_scheme():
+    shifting = target().model_copy(update={"contract": "pot-r9-half-up"})
+    wanted = scheme.of(shifting)
+    assert (wanted.symmetric, wanted.power_of_two) == (True, True)
+    floating = residual()
+    lossy, _ = quantized(floating, images(SHAPE), symmetric=True, power_of_two=True)
+    engine = Engine(lossy, shifting)
+    assert {unit.device for unit in engine.units} == {"npu"}
+    seen = images(SHAPE, count=3, seed=5)
+    assert score(engine, seen, [run_onnx(floating, {"x": image}) for image in seen]).sqnr_db > 25
+    with pytest.raises(TargetError, match="its contract tflite-r8 computes with int16"):
+        scheme.of(target().model_copy(update={"contract": "tflite-r8"}))
 
 
 def test_other_targets_keep_their_zero_points_and_their_own_scales():
