@@ -7,7 +7,7 @@ into weights. A clamp such as ReLU6 stays as it is: channels that reach its limi
 scaled beyond it, which a common factor of all channels makes no poorer. High biases are absorbed into what follows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -302,10 +302,3 @@ def _unpadded(node: Node) -> bool:
     if node.op != "Conv":
         return True
     return not any(node.ints("pads", ())) and node.text("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-
-
-def outliers(channels: Channels) -> Sequence[int]:
-    """Channels whose largest magnitude is more than 8 times the median of those that are alive."""
-    largest = channels.largest
-    alive = largest[largest > 0]
-    return [] if not alive.size else [int(i) for i in np.flatnonzero(largest > 8 * np.median(alive))]

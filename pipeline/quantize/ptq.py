@@ -1,5 +1,6 @@
 """Post-training quantization: from a float graph and its statistics to encodings."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ SAME_SCALE = frozenset({
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Operators whose inputs and output share one scale and zero point (TFLite int8 contract)."""
+
+
+FLAT_BEYOND: Mapping[str, float] = {"Sigmoid": 7.0, "Tanh": 3.5}
+"""Inputs beyond which a function is within half a step of its end: 1/(1 + e^-7) > 1 - 1/512, tanh(3.5) > 1 - 1/256."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,19 @@ def _range(graph: Graph, tensor: Tensor, histogram: Histogram, scheme: Scheme, c
     # The network's input is what preprocessing makes of 0..255; nothing of it may be clipped.
     own = "minmax" if graph.producer(tensor.name) is None else choose.choice
     choice = choose.by_tensor.get(tensor.name, own)
-    return CHOICES[choice](histogram, choose.percentile, scheme) if isinstance(choice, str) else choice
+    if not isinstance(choice, str):
+        return choice
+    low, high = CHOICES[choice](histogram, choose.percentile, scheme)
+    limit = _flat_beyond(graph, tensor)
+    return max(low, -limit), min(high, limit)
+
+
+def _flat_beyond(graph: Graph, tensor: Tensor) -> float:
+    """The magnitude beyond which no reader of ``tensor`` tells values apart, infinite without one."""
+    readers = graph.consumers(tensor.name)
+    if not readers or graph.is_output(tensor.name):
+        return math.inf
+    return max(FLAT_BEYOND.get(n.op, math.inf) if n.standard else math.inf for n in readers)
 
 
 def _encode(graph: Graph, ranges: Mapping[str, Range], scheme: Scheme) -> Mapping[str, ActivationEncoding]:

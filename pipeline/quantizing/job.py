@@ -15,12 +15,11 @@ from pipeline.files import write_atomically
 from pipeline.graph.model import check as checked
 from pipeline.graph.model import load
 from pipeline.graph.view import view
-from pipeline.quantize import encodings, trials
+from pipeline.quantize import encodings, findings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize.calibrate import Calibration, Tap, calibrate
 from pipeline.quantize.engine import Engine, Real
-from pipeline.quantize.equalization import outliers
 from pipeline.quantize.images import Images, Preparation, Watched
 from pipeline.quantize.prepare import Prepared, prepare
 from pipeline.quantize.ptq import Choosing
@@ -30,9 +29,6 @@ from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitiv
 from pipeline.quantize.trials import Split, Trial
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
-
-MOST_OUTLIERS = 5
-"""Activations with outlier channels that are told, those with most first."""
 
 MOST_LAYER_IMAGES = 8
 """Images for the table of layers; all are in memory at once."""
@@ -133,7 +129,7 @@ def run(order: Order, progress: Progress) -> Done:
     saved = order.recipe.model_copy(update={"target": order.target.name, "calibrated": calibrated, "metrics": metrics})
     found.state.encodings.save(order.encodings_out)
     _write(order.recipe_out, recipes.dump(saved).encode())
-    notes = (*prepared.notes, *split_notes, *_oddities(calibration), *_fallbacks(engine))
+    notes = (*prepared.notes, *split_notes, *_fallbacks(engine), *_findings(prepared, calibration, found.state))
     return Done(order, calibrated, found.trials, scored, layers, _placed(order, written), notes, clock.laps)
 
 
@@ -189,18 +185,11 @@ def _quantize(
     return trials.Found(state, (), None)
 
 
-def _oddities(calibration: Calibration) -> Sequence[str]:
-    """Activations that never fire, and those with channels far beyond the others."""
-    notes = []
-    for name, seen in calibration.histograms.items():
-        if seen.low == seen.high == 0.0:
-            notes.append(f"{name} never fires: all its values were 0, so it got the narrowest range there is")
-    far = {name: outliers(channels) for name, channels in calibration.channels.items()}
-    worst = sorted((name for name, found in far.items() if found), key=lambda name: -len(far[name]))
-    for name in worst[:MOST_OUTLIERS]:
-        some = ", ".join(str(c) for c in far[name][:3])
-        notes.append(f"{name} has {len(far[name])} channels of more than 8 times the median size: {some}, ...")
-    return notes
+def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:
+    """What is odd about the weights, the activations and what was made of them."""
+    graph = view(prepared.model)
+    own = findings.of_encodings(view(state.model), state.encodings)
+    return (*findings.of_weights(graph), *own, *findings.of_statistics(graph, calibration))
 
 
 def _fallbacks(engine: Engine) -> Sequence[str]:

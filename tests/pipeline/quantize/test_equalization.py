@@ -7,9 +7,10 @@ from smallmodels import PER_CHANNEL, images, model, run_onnx, target
 from pipeline.graph.fusion import clip_range
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
-from pipeline.quantize.calibrate import Channels, calibrate
+from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine
-from pipeline.quantize.equalization import equalize, outliers, pairs
+from pipeline.quantize.equalization import equalize, pairs
+from pipeline.quantize.findings import of_statistics
 from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.score import score
@@ -98,7 +99,8 @@ def test_outliers_of_a_transformer_move_from_a_norm_into_its_weights():
         gain=gain, shift=normal(16), w=normal(16, 4) / gain[:, None],
     )  # fmt: skip
     taken = calibrate(floating, view(floating), images((1, 8, 16)))
-    assert list(outliers(taken.channels["n"])) == [3]
+    (told,) = (said for said in of_statistics(view(floating), taken) if said.startswith("n "))
+    assert "n has 1 of 16 channels beyond 8 times the median: 3; the largest is" in told
     moved, places = equalize(floating, taken.channels, PER_TENSOR, "activations", absorb=False)
     assert places == 1
     again = calibrate(moved, view(moved), images((1, 8, 16))).channels["n"].largest
@@ -136,8 +138,3 @@ def test_a_dead_channel_stays_dead():
     tensor.raw_data = weight.tobytes()
     moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, "both", absorb=False)
     assert np.isfinite(run_onnx(moved, {"x": images(SHAPE)[0]})["y"]).all()
-
-
-def test_outliers_need_something_alive():
-    nothing = Channels(np.zeros(3), np.zeros(3), np.zeros(3))
-    assert list(outliers(nothing)) == []
