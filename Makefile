@@ -1,11 +1,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/cctv.yaml
+FUZZ_RUNS ?= 100000
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench ui clean
+.PHONY: help setup run test lint drill fuzz bench ui clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
@@ -24,6 +25,16 @@ lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/ruff format --check pipeline runtime tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+drill: $(READY) ## cut streams, restart the broker, fill the disk, kill: what is lost, how soon it recovers
+	$(BIN)/python -m pytest -q -m drill tests/drill
+
+fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100000) times, guided by coverage
+	$(BIN)/python -m pytest -q tests/runtime/npu/test_fuzz.py --fuzz 20000
+	$(BIN)/python tests/fuzz/seeds.py .cache/fuzz/seeds
+	mkdir -p .cache/fuzz/corpus
+	$(BIN)/python tests/fuzz/fuzz_bundle.py .cache/fuzz/corpus .cache/fuzz/seeds -runs=$(FUZZ_RUNS) \
+		-timeout=10 -rss_limit_mb=512 -max_len=65536 -verbosity=0 -artifact_prefix=.cache/fuzz/
 
 bench: $(READY) ## print the numbers that the README promises
 	$(BIN)/pipeline bench $(CONFIG)

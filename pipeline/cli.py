@@ -8,13 +8,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import check
+from pipeline.commands import calibrate_host, check
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
@@ -72,8 +73,11 @@ config_app = typer.Typer(
     help="Configuration files: their schema, and whether one is valid.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(config_app, name="config")
+keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
+app.command("calibrate-host")(calibrate_host.calibrate_host_command)
 
 
 @app.command("run")
@@ -109,6 +113,48 @@ def run_command(
             run(loaded, options, console, track=_tracking(loaded), tell=_say_json if json else _say_report)
         except KeyboardInterrupt:
             raise Interrupted(options.command) from None
+
+
+@app.command("package")
+def package_command(
+    source: Annotated[Path, typer.Argument(metavar="CONFIG|BUNDLE", help="A use case, or a bundle that is made.")],
+    *,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Private key, as pipeline keys new makes it.")
+    ] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Package a use case, running what is stale before it; or sign a bundle where it lies."""
+    if source.suffix != ".npub":
+        signed = [] if sign is None else [f"package.sign={sign.absolute()}"]
+        run_command(source, overrides=[*(overrides or ()), *signed], runs=runs)
+        return
+    if sign is None or overrides:
+        raise typer.BadParameter("a bundle that is made can only be signed: pipeline package BUNDLE --sign KEY")
+    from pipeline import keys  # noqa: PLC0415 (imports cryptography and numpy)
+    from runtime.bundle import sign_bundle  # noqa: PLC0415
+
+    sign_bundle(source, keys.signer(sign))
+    print(f"{source}: signed")
+
+
+@keys_app.command("new")
+def keys_new_command(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="What the key is called.")] = "bundle",
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the two files go.")] = Path("keys"),
+    expires: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The last day on which devices accept it.")
+    ] = None,
+) -> None:
+    """Make a pair of keys: one to sign with and keep secret, one for devices."""
+    from pipeline import keys  # noqa: PLC0415 (imports cryptography)
+
+    pair = keys.new(name, out, None if expires is None else expires.date())
+    print(
+        f"key {pair.id}\n  {pair.private}: signs; keep it secret\n  {pair.public}: goes onto devices (npu-run --trust)"
+    )
 
 
 @config_app.command("schema")
@@ -154,17 +200,19 @@ def targets_command(
 
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Measure the packaged bundle again: bytes, host time and start-up, beside its peers."""
-    from pipeline import bench  # noqa: PLC0415 (imports torch)
+    """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
+    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
 
     loaded = _load(config, overrides)
     with progress.console(sys.stdout) as console:
-        rows = bench.bench(loaded.config, runs / loaded.config.name, console)
-    widths = [
-        max(len(text) for text in column) for column in zip(*((row.what, row.value) for row in rows), strict=True)
-    ]
-    for row in rows:
-        print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
+        tables = (
+            bundle.bench(loaded.config, runs / loaded.config.name, console),
+            tuple(check.rows(console)),
+        )
+    for rows in tables:
+        widths = [max(len(row.what) for row in rows), max(len(row.value) for row in rows)]
+        for row in rows:
+            print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
 
 
 @app.command("ui")
@@ -208,7 +256,9 @@ def _load(config: Path, overrides: Sequence[str] | None) -> configfile.LoadedCon
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:
-    """The words with ``all`` after each ``--force`` that names no stage."""
+    """The words of ``run`` with ``all`` after each ``--force`` that names no stage; other words as they are."""
+    if "run" not in words[:1]:
+        return list(words)
     spelled: list[str] = []
     for word, following in zip(words, [*words, ""][1:], strict=True):
         spelled.append(word)
@@ -232,7 +282,7 @@ def _host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
     from pipeline.targets import library  # noqa: PLC0415
 
     name = loaded.config.partition.host or library.load(profile).host
-    return None if name is None else hosts.find(name, hosts.folder())
+    return None if name is None else hosts.resolve(name, loaded.path.parent / "hosts")
 
 
 def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:

@@ -4,20 +4,19 @@
 
 ==========================  ===================================================================================
 ``manifest.json``           ``runtime.manifest.Manifest``, strict, with size and SHA-256 of every other file
+``signature.json``          who signed the manifest (``runtime.trust``); a bundle may have none
 ``programs/<i>.npup``       the compiled program of partition i, for NPU partitions
 ``models/<i>.onnx``         partition i as ONNX
 ``golden/inputs.npz``       golden vectors that go in ...
-``golden/outputs.npz``      ... and what must come out of the simulated NPU, byte for byte
+``golden/outputs.npz``      ... and what must come out of every partition on the simulated NPU
 ==========================  ===================================================================================
 
-A bundle is read once; what was hashed is what is used. Nothing in it is unpickled or extracted to disk.
+A bundle is read once; what was hashed is what is used. Nothing in it is unpickled or extracted to disk, and what it
+asks for is held against ``runtime.limits`` before it gets it.
 """
 
 import hashlib
-import os
-import stat
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,17 +26,24 @@ from numpy.typing import NDArray
 from runtime import strict_json
 from runtime.archive import pack, pack_arrays, unpack, unpack_arrays
 from runtime.errors import BundleError
+from runtime.files import read_regular, replace_file
+from runtime.limits import LIMITS, Limits
 from runtime.manifest import (
+    MANIFEST,
     SCHEMA,
+    SIGNATURE,
     FileEntry,
     GoldenEntry,
     Line,
     Manifest,
     PartitionEntry,
+    Zone,
     check,
     parse_manifest,
     safe_name,
 )
+from runtime.onnx_screen import screen
+from runtime.trust import PublicKey, Signature, Trust, read_signatures, verify
 
 __all__ = [
     "SCHEMA",
@@ -47,14 +53,14 @@ __all__ = [
     "Line",
     "Manifest",
     "PartitionEntry",
+    "Zone",
     "open_bundle",
     "pack_arrays",
+    "parse_bundle",
+    "read_bundle",
+    "sign_bundle",
     "write_bundle",
 ]
-
-MANIFEST = "manifest.json"
-MAX_BYTES = 1 << 30
-"""The largest bundle that is read; everything is kept in memory."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,9 @@ class Bundle:
         files: content by name; matches the sizes and SHA-256 of the manifest.
         sha256: of the whole file, in hexadecimal.
         size: of the whole file, in bytes.
+        signatures: what came with it; verified only when there is a ``signer``.
+        signer: the trusted key that signed it; ``None`` when nobody asked, or it was opened without ``trust``.
+        limits: that it was held against.
     """
 
     path: Path
@@ -74,6 +83,9 @@ class Bundle:
     files: Mapping[str, bytes]
     sha256: str
     size: int
+    signatures: tuple[Signature, ...] = ()
+    signer: PublicKey | None = None
+    limits: Limits = LIMITS
 
     def read(self, name: str) -> bytes:
         """The content of the file ``name``.
@@ -91,71 +103,111 @@ class Bundle:
         Raises:
             BundleError: there is no such file, or it is not one of arrays.
         """
-        return unpack_arrays(self.read(name), f"{self.path}: {name}")
+        return unpack_arrays(self.read(name), f"{self.path}: {name}", self.limits)
 
 
-def write_bundle(path: Path, manifest: Manifest, payloads: Mapping[str, bytes]) -> None:
+Signer = Callable[[bytes], bytes]
+"""Takes the bytes of a manifest and gives those of ``signature.json``, as ``runtime.trust.sign`` does."""
+
+
+def write_bundle(path: Path, manifest: Manifest, payloads: Mapping[str, bytes], signer: Signer | None = None) -> None:
     """Write a bundle, whole or not at all.
 
     Args:
         path: replaced only when everything was written.
         manifest: its ``files`` are ignored and made from ``payloads``.
         payloads: content by name.
+        signer: signs it; nobody does when not given.
 
     Raises:
-        BundleError: the manifest does not fit together or with the payloads, or the file cannot be written.
+        BundleError: the manifest does not fit together or with the payloads, the bundle is larger than the limit of
+            those who open it, or the file cannot be written.
     """
     files = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in payloads.items()}
     complete = replace(manifest, files=files)
     check(complete, path)
-    data = pack({MANIFEST: strict_json.dumps(complete), **payloads})
+    text = strict_json.dumps(complete)
+    signature = {} if signer is None else {SIGNATURE: signer(text)}
+    _write(path, {MANIFEST: text, **signature, **payloads})
+
+
+def _write(path: Path, entries: Mapping[str, bytes]) -> None:
+    total = sum(map(len, entries.values()))
+    LIMITS.hold("bundle_bytes", total, f"would have {total} bytes", path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
+        replace_file(path, pack(entries))
     except OSError as error:
         raise BundleError(f"cannot be written: {error.strerror}", where=path) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` in one step, through a temporary file beside it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def open_bundle(path: Path) -> Bundle:
-    """Read and verify a bundle.
+def sign_bundle(path: Path, signer: Signer) -> None:
+    """Sign a bundle where it lies, whole or not at all; signatures that it has are replaced.
 
     Raises:
-        BundleError: it cannot be read, is no bundle, truncated, damaged, changed, incomplete, of a newer schema,
-            or its manifest contradicts itself. Nothing of it has been used then.
+        BundleError: it is no sound bundle, or cannot be written.
     """
-    try:
-        status = path.stat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise BundleError("is not a file", where=path)
-        if status.st_size > MAX_BYTES:
-            raise BundleError(f"is larger than {MAX_BYTES} bytes, the most a bundle may have", where=path)
-        data = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot be read: {error.strerror}", where=path) from error
+    data = read_bundle(path)
+    parse_bundle(data, path)
     entries = unpack(data, path)
+    _write(path, {**entries, SIGNATURE: signer(entries[MANIFEST])})
+
+
+def open_bundle(path: Path, *, limits: Limits = LIMITS, trust: Trust | None = None) -> Bundle:
+    """Read and verify a bundle.
+
+    Args:
+        path: of the file; it is read once.
+        limits: the most it may ask for.
+        trust: whose signature is demanded; without it, none is checked.
+
+    Raises:
+        TrustError: it is unsigned, signed by somebody else, or was changed after it was signed.
+        LimitError: it asks for more than ``limits``.
+        BundleError: it cannot be read, is no bundle, truncated, damaged, changed, incomplete, of a newer schema,
+            its manifest contradicts itself, or a model holds what models may not. Nothing of it has been used then.
+        UserError: the library that checks signatures is not installed.
+    """
+    return parse_bundle(read_bundle(path, limits), path, limits=limits, trust=trust)
+
+
+def parse_bundle(data: bytes, path: Path, *, limits: Limits = LIMITS, trust: Trust | None = None) -> Bundle:
+    """As :func:`open_bundle`, of a file's bytes; ``path`` is for messages.
+
+    Raises:
+        TrustError, LimitError, BundleError, UserError: as there.
+    """
+    limits.hold("bundle_bytes", len(data), f"is larger than {limits.bundle_bytes} bytes", path)
+    entries = unpack(data, path, limits)
     for name in entries:
         if not safe_name(name):
-            raise BundleError(f"holds {name!r}, which is not a plain relative path", where=path)
+            raise BundleError(f"holds {name[:80]!r}, which is not a plain relative path", where=path)
     if MANIFEST not in entries:
         raise BundleError(f"has no {MANIFEST}, so it is not a bundle", where=path)
-    manifest = parse_manifest(entries.pop(MANIFEST), f"{path}: {MANIFEST}")
+    text = entries.pop(MANIFEST)
+    signed = entries.pop(SIGNATURE, None)
+    signatures = () if signed is None else read_signatures(signed, f"{path}: {SIGNATURE}")
+    signer = None if trust is None else verify(text, signatures, trust, path)
+    manifest = parse_manifest(text, f"{path}: {MANIFEST}", limits)
     _verify(manifest, entries, path)
-    return Bundle(path, manifest, entries, hashlib.sha256(data).hexdigest(), len(data))
+    for name in dict.fromkeys(partition.model for partition in manifest.partitions):
+        screen(entries[name], f"{path}: {name}", limits)
+    digest = hashlib.sha256(data).hexdigest()
+    return Bundle(path, manifest, entries, digest, len(data), signatures, signer, limits)
+
+
+def read_bundle(path: Path, limits: Limits = LIMITS) -> bytes:
+    """The bytes of a file, read once; a little more than the limit when it is larger.
+
+    Raises:
+        BundleError: it cannot be read, or is a pipe or a device.
+    """
+    try:
+        data = read_regular(path, limits.bundle_bytes)
+    except OSError as error:
+        raise BundleError(f"cannot be read: {error.strerror}", where=path) from error
+    if data is None:
+        raise BundleError("is not a file", where=path)
+    return data
 
 
 def _verify(manifest: Manifest, entries: Mapping[str, bytes], path: Path) -> None:

@@ -21,6 +21,22 @@ class BundleError(UserError):
     """A bundle cannot be read, is damaged, or was written by a newer version."""
 
 
+class LimitError(BundleError):
+    """A bundle asks for more memory or time than the limits of this device allow."""
+
+
+class TrustError(BundleError):
+    """A bundle is not signed by somebody who is trusted, was changed, or is older than one that ran before."""
+
+
+class SwapError(UserError):
+    """A bundle cannot take over from the one that runs."""
+
+
+class PlacementError(UserError):
+    """A partition would run elsewhere than planned, and that was forbidden."""
+
+
 class ProgramError(UserError):
     """An NPU program is malformed or does not match this device."""
 

@@ -2,20 +2,30 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
 from typing import Literal
 
 from runtime import strict_json
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess
 from runtime.errors import BundleError
+from runtime.limits import LIMITS, Limits
 from runtime.tensors import TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 """The schema that this runtime reads and writes."""
 
+MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+"""The two files that a manifest does not list: itself, and who signed it."""
+
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float16", "float32", "bool")
+MOST_CORNERS = 100
+"""Of a zone."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
@@ -54,6 +64,14 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Zone:
+    """A polygon in which tracked objects are counted and timed: its corners as (x, y) in source pixels, in order."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """A file in the bundle: SHA-256 in hexadecimal, and size in bytes."""
 
@@ -77,6 +95,7 @@ class Manifest:
     Attributes:
         schema: version of this format.
         name: of the use case.
+        version: counted up by whoever publishes; a device that checks signatures never goes back.
         target: the NPU the programs were compiled for.
         contract: the integer contract they were folded for.
         labels: of the classes, in the order of the score channels.
@@ -88,6 +107,7 @@ class Manifest:
         preprocess: how a frame becomes the input.
         decoder: how outputs become boxes.
         lines: over which tracked objects are counted.
+        zones: in which tracked objects are counted and timed.
         provenance: where the bundle comes from: configuration digest, versions, commit.
         golden: golden vectors, if any.
         files: every other file in the bundle; filled in by ``write_bundle``.
@@ -95,6 +115,7 @@ class Manifest:
 
     schema: int
     name: str
+    version: int
     target: str
     contract: str
     labels: tuple[str, ...]
@@ -106,22 +127,32 @@ class Manifest:
     preprocess: Preprocess
     decoder: BoxDecoder
     lines: tuple[Line, ...] = ()
+    zones: tuple[Zone, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     golden: GoldenEntry | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
     def tensor(self, name: str) -> TensorSpec:
         """The tensor called ``name``; it exists in a manifest that was checked."""
-        return next(spec for spec in self.tensors if spec.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, TensorSpec]:
+        return MappingProxyType({spec.name: spec for spec in self.tensors})
 
 
-def parse_manifest(data: bytes, where: object) -> Manifest:
+def parse_manifest(data: bytes, where: object, limits: Limits = LIMITS) -> Manifest:
     """The manifest in ``data``, checked.
 
     Raises:
+        LimitError: it is too long, too deep or has too many values, or a tensor is too large.
         BundleError: not JSON, of a newer or unknown schema, with unknown, missing or mistyped keys, or
             contradicting itself (see :func:`check`).
     """
+    limits.hold("json_bytes", len(data), f"has {len(data)} bytes", where)
+    depth, values = strict_json.measure(data, depth=limits.json_depth, values=limits.json_values)
+    limits.hold("json_depth", depth, "has lists or objects too deep inside each other", where)
+    limits.hold("json_values", values, "has too many values", where)
     value = strict_json.parse(data, where)
     schema = value.get("schema")
     if type(schema) is int and schema > SCHEMA:
@@ -130,16 +161,25 @@ def parse_manifest(data: bytes, where: object) -> Manifest:
     if "schema" in value and schema != SCHEMA:
         raise BundleError(f"schema is {schema!r}, this runtime reads {SCHEMA}", where=where)
     manifest = strict_json.build(Manifest, value, where)
-    check(manifest, where)
+    check(manifest, where, limits)
     return manifest
 
 
-def check(manifest: Manifest, where: object) -> None:
+def check(manifest: Manifest, where: object, limits: Limits = LIMITS) -> None:
     """Refuse a manifest whose parts do not fit together.
 
     Raises:
+        LimitError: a tensor has too many dimensions or elements.
         BundleError: the first thing found, in the words of the manifest.
     """
+    total = 0
+    for spec in manifest.tensors:
+        at = f"tensor {spec.name[:80]}"
+        limits.hold("tensor_rank", len(spec.shape), f"{at} has {len(spec.shape)} dimensions", where)
+        elements = math.prod(max(1, size) for size in spec.shape)
+        limits.hold("tensor_elements", elements, f"{at} has shape {str(list(spec.shape))[:120]}", where)
+        total += elements
+    limits.hold("all_elements", total, f"has tensors of {total} elements together", where)
     for problem in _problems(manifest):
         raise BundleError(problem, where=where)
 
@@ -166,19 +206,30 @@ def _name_problems(manifest: Manifest) -> Iterable[str]:
         if not names:
             yield f"{key} is empty"
         yield from _repeated(key, names)
-    yield from _repeated("lines", tuple(line.name for line in manifest.lines))
-    for line in manifest.lines:
-        if line.start == line.end or not all(map(math.isfinite, (*line.start, *line.end))):
-            yield f"line {line.name} goes from {line.start} to {line.end}; it needs two different points"
+    yield from _place_problems(manifest)
     if len(manifest.outputs) != len(manifest.output_names):
         yield f"outputs has {len(manifest.outputs)} names and output_names {len(manifest.output_names)}"
+    if manifest.version < 0:
+        yield f"version is {manifest.version}; it must be at least 0"
     for key in ("name", "target", "contract"):
         if not getattr(manifest, key):
             yield f"{key} is empty"
 
 
+def _place_problems(manifest: Manifest) -> Iterable[str]:
+    """What is wrong with lines and zones."""
+    yield from _repeated("lines", tuple(line.name for line in manifest.lines))
+    yield from _repeated("zones", tuple(zone.name for zone in manifest.zones))
+    for line in manifest.lines:
+        if line.start == line.end or not all(map(math.isfinite, (*line.start, *line.end))):
+            yield f"line {line.name} goes from {line.start} to {line.end}; it needs two different points"
+    for zone in manifest.zones:
+        if not 3 <= len(set(zone.points)) == len(zone.points) <= MOST_CORNERS:
+            yield f"zone {zone.name} has {len(zone.points)} corners; it needs 3 to {MOST_CORNERS}, each another point"
+
+
 def _repeated(key: str, names: tuple[str, ...]) -> Iterable[str]:
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in sorted(name for name, count in Counter(names).items() if count > 1):
         yield f"{key} names {name} twice"
 
 
@@ -186,8 +237,8 @@ def _tensor_problems(spec: TensorSpec) -> Iterable[str]:
     at = f"tensor {spec.name}"
     if spec.dtype not in DTYPES:
         yield f"{at} has dtype {spec.dtype}, not one of {', '.join(DTYPES)}"
-    if any(size < 1 for size in spec.shape) or math.prod(spec.shape) > 2**31:
-        yield f"{at} has shape {list(spec.shape)}; every size must be at least 1, and 2**31 elements are the most"
+    if any(size < 1 for size in spec.shape):
+        yield f"{at} has shape {list(spec.shape)}; every size must be at least 1"
     if (spec.scale is None) != (spec.zero_point is None):
         yield f"{at} has only one of scale and zero_point"
     if spec.scale is not None and spec.scale <= 0:
@@ -225,7 +276,7 @@ def _flow_problems(manifest: Manifest) -> Iterable[str]:
 
 def _file_problems(manifest: Manifest) -> Iterable[str]:
     for name, entry in manifest.files.items():
-        if not safe_name(name) or name == "manifest.json":
+        if not safe_name(name) or name in (MANIFEST, SIGNATURE):
             yield f"files has {name!r}, which is not a plain relative path"
         if not re.fullmatch(r"[0-9a-f]{64}", entry.sha256) or entry.size < 0:
             yield f"files has no SHA-256 and size of {name}"

@@ -1,58 +1,49 @@
 """Run a bundle: partitions in order, tensors by name."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.adapters.detection import Detections, decode
 from runtime.adapters.image import letterbox, prepare
 from runtime.bundle import Bundle
-from runtime.delegates import Delegate
-from runtime.delegates.cpu import CpuDelegate
-from runtime.delegates.npu import NpuDelegate
-from runtime.errors import BundleError, SourceError, UserError
+from runtime.delegates.choice import delegates, placement
+from runtime.errors import PlacementError, SourceError, UserError
 from runtime.tensors import Tensors
-
-DelegateName = Literal["npu", "plain", "cpu"]
-
-DELEGATES: Mapping[str, Mapping[str, Delegate]] = MappingProxyType(
-    {
-        "npu": {"npu": NpuDelegate(), "cpu": CpuDelegate()},
-        "plain": {"npu": NpuDelegate(fast=False), "cpu": CpuDelegate()},
-        "cpu": {"npu": CpuDelegate(), "cpu": CpuDelegate()},
-    }
-)
-"""What is asked for (``--delegate``), then a partition's device, to the delegate that runs it."""
 
 
 class Session:
     """A bundle that is ready to run.
 
-    With ``delegate="npu"`` NPU partitions run on the simulated NPU, bit for bit; with ``"plain"`` too, by its slow
-    reference kernels. With ``delegate="cpu"`` they run from
-    their QDQ model in ONNX Runtime, which is a float program: sooner, but single steps may differ.
+    ``delegate`` is a word of ``runtime.delegates.choice``. With ``"npu"`` and ``"plain"`` NPU partitions run bit for
+    bit; with any other they run from their QDQ model in ONNX Runtime, a float program: single steps may differ.
+
+    Attributes:
+        bundle: what runs.
+        manifest: the bundle's.
+        partitions: each with what runs it, in execution order.
+        placement: where each runs, beside where it was planned to.
     """
 
-    def __init__(self, bundle: Bundle, delegate: DelegateName = "npu") -> None:
-        """Load every partition of the bundle.
+    def __init__(self, bundle: Bundle, delegate: str = "npu", *, strict: bool = False) -> None:
+        """Load every partition of the bundle; ``strict`` refuses when an operator falls back to the CPU.
 
         Raises:
-            UserError: there is no such delegate.
+            UserError: there is no such delegate here.
+            PlacementError: ``strict``, and a processor that was asked for does not take all of its partitions.
             BundleError: a partition does not fit the manifest or cannot be used.
             ProgramError: a program is malformed.
         """
-        if delegate not in DELEGATES:
-            raise UserError(f"there is no delegate {delegate!r}", fix=f"choose from {', '.join(DELEGATES)}")
-        table = DELEGATES[delegate]
+        table = delegates(delegate)
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self._executables = tuple(
+        self.partitions = tuple(
             (entry, table[entry.device].load(entry, bundle)) for entry in bundle.manifest.partitions
         )
+        self.placement = tuple(placement(entry, table[entry.device], each) for entry, each in self.partitions)
+        fallen = [each.fallback for each in self.placement if each.fallback is not None]
+        if strict and fallen:
+            fix = "choose another delegate, or run without --strict"
+            raise PlacementError(f"not as planned: {'; '.join(fallen)}", where=bundle.path, fix=fix)
 
     def run(self, tensors: Tensors) -> Tensors:
         """The bundle's outputs by tensor name, quantized as the manifest says.
@@ -63,11 +54,28 @@ class Session:
         Raises:
             UserError: an input is missing, unknown, or of another type or shape.
         """
+        values = self.trace(tensors)
+        return {name: values[name] for name in self.manifest.outputs}
+
+    def trace(self, tensors: Tensors) -> dict[str, NDArray[np.generic]]:
+        """As :meth:`run`, with every tensor that enters, leaves or crosses between partitions.
+
+        Raises:
+            UserError: an input is missing, unknown, or of another type or shape.
+        """
         self._check(tensors)
         values = dict(tensors)
-        for entry, executable in self._executables:
-            values.update(executable.run({name: values[name] for name in entry.inputs}))
-        return {name: values[name] for name in self.manifest.outputs}
+        for index in range(len(self.partitions)):
+            values = self.step(values, index)
+        return values
+
+    def step(self, values: Tensors, index: int) -> dict[str, NDArray[np.generic]]:
+        """``values`` and the outputs of partition ``index``, whose inputs are in ``values``.
+
+        Different partitions may run at the same time, each for another frame.
+        """
+        entry, executable = self.partitions[index]
+        return {**values, **executable.run({name: values[name] for name in entry.inputs})}
 
     def _check(self, tensors: Tensors) -> None:
         expected = {name: self.manifest.tensor(name) for name in self.manifest.inputs}
@@ -79,7 +87,15 @@ class Session:
                 raise UserError(f"input {name} is {found}, the bundle takes {spec.dtype} {list(spec.shape)}")
 
     def infer(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """The network's outputs as real numbers, float32 by output name.
+        """The network's outputs as real numbers, float32 by output name: ``finish(run(begin(pixels)))``.
+
+        Raises:
+            SourceError: ``pixels`` has another size or type, see :meth:`begin`.
+        """
+        return self.finish(self.run(self.begin(pixels)))
+
+    def begin(self, pixels: NDArray[np.uint8]) -> Tensors:
+        """What enters the first partition.
 
         Args:
             pixels: uint8 [height, width, 3], RGB, of the network's size.
@@ -92,10 +108,12 @@ class Session:
             fact = f"pixels are {pixels.dtype} {list(pixels.shape)}"
             raise SourceError(f"{fact}, the network takes uint8 {[pre.height, pre.width, 3]}")
         spec = self.manifest.tensor(self.manifest.inputs[0])
-        image = prepare(pixels, pre, spec)
-        outputs = self.run({spec.name: image})
+        return {spec.name: prepare(pixels, pre, spec)}
+
+    def finish(self, values: Tensors) -> dict[str, NDArray[np.float32]]:
+        """The outputs among ``values`` as real numbers, float32 by output name."""
         pairs = zip(self.manifest.output_names, self.manifest.outputs, strict=True)
-        return {name: self.manifest.tensor(tensor).dequantize(outputs[tensor]) for name, tensor in pairs}
+        return {name: self.manifest.tensor(tensor).dequantize(values[tensor]) for name, tensor in pairs}
 
     def detect(self, frame: NDArray[np.uint8]) -> Detections:
         """What the network finds in a frame, uint8 [H, W, 3], RGB, of any size; boxes in source pixels.
@@ -107,46 +125,3 @@ class Session:
         pixels, placement = letterbox(frame, pre.width, pre.height)
         size = (frame.shape[1], frame.shape[0])
         return decode(self.infer(pixels), self.manifest.decoder, placement, size)
-
-
-@dataclass(frozen=True)
-class Replay:
-    """Golden vectors replayed: how many, bytes compared, and bytes that differ."""
-
-    vectors: int
-    bytes: int
-    differing: int
-
-
-def replay(bundle: Bundle, delegate: DelegateName = "npu") -> Replay:
-    """Run the bundle's golden inputs and compare the outputs with the golden ones, byte by byte.
-
-    Raises:
-        BundleError: the bundle has no golden vectors, or they do not fit its inputs and outputs.
-    """
-    golden = bundle.manifest.golden
-    if golden is None:
-        raise BundleError("has no golden vectors", where=bundle.path, fix="package it with package.golden")
-    inputs, outputs = bundle.arrays(golden.inputs), bundle.arrays(golden.outputs)
-    _check_golden(bundle, golden.count, golden.inputs, inputs, bundle.manifest.inputs)
-    _check_golden(bundle, golden.count, golden.outputs, outputs, bundle.manifest.outputs)
-    session = Session(bundle, delegate)
-    compared = differing = 0
-    for index in range(golden.count):
-        found = session.run({name: array[index] for name, array in inputs.items()})
-        for name, array in outputs.items():
-            expected = np.frombuffer(array[index].tobytes(), np.uint8)
-            compared += expected.size
-            differing += int((np.frombuffer(found[name].tobytes(), np.uint8) != expected).sum())
-    return Replay(golden.count, compared, differing)
-
-
-def _check_golden(bundle: Bundle, count: int, file: str, arrays: Tensors, names: tuple[str, ...]) -> None:
-    where = f"{bundle.path}: {file}"
-    if arrays.keys() != set(names):
-        raise BundleError(f"has arrays {sorted(arrays)}, the manifest says {sorted(names)}", where=where)
-    for name, array in arrays.items():
-        spec = bundle.manifest.tensor(name)
-        found, expected = f"{array.dtype} {list(array.shape)}", f"{spec.dtype} {[count, *spec.shape]}"
-        if found != expected:
-            raise BundleError(f"{name} is {found}, the manifest says {expected}", where=where)

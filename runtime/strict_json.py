@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
+import re
 import types
 from collections.abc import Mapping
 from typing import Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -27,6 +29,31 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]},]', re.DOTALL)
+"""A string, closed or not, or what opens, closes or continues a list or an object; it never goes back."""
+
+
+def measure(data: bytes, *, depth: int, values: int) -> tuple[int, int]:
+    """How deep JSON is and how many values it may have, found without building them; it stops past a limit.
+
+    Args:
+        data: JSON, or anything else.
+        depth: of lists and objects inside each other, the most that is of interest.
+        values: as ``depth``.
+    """
+    level = deepest = count = 0
+    for match in _TOKEN.finditer(data):
+        token = data[match.start()]
+        if token == ord('"'):
+            continue
+        level += 1 if token in b"[{" else -1 if token in b"]}" else 0
+        count += token in b"[{,"
+        deepest = max(deepest, level)
+        if deepest > depth or count > values:
+            break
+    return deepest, count
 
 
 def parse(data: bytes, where: object) -> dict[str, object]:
@@ -75,7 +102,8 @@ def _read(kind: object, value: object, at: str, where: object) -> object:
     if origin is tuple:
         return _tuple(arguments, value, at, where)
     if origin is Mapping and isinstance(value, dict):
-        return types.MappingProxyType({k: _read(arguments[1], v, f"{at}.{k}", where) for k, v in value.items()})
+        items = ((_encodable(key, at, where), item) for key, item in value.items())
+        return types.MappingProxyType({k: _read(arguments[1], v, f"{at}.{k[:40]}", where) for k, v in items})
     return _scalar(kind, value, at, where)
 
 
@@ -89,9 +117,18 @@ def _scalar(kind: object, value: object, at: str, where: object) -> object:
         number = _finite(cast(float, value))
         if number is not None:
             return number
-    if kind in (str, int) and type(value) is kind:
+    if kind is str and isinstance(value, str):
+        return _encodable(value, at, where)
+    if kind is int and type(value) is int:
         return value
     raise BundleError(f"{at} is {_named(value)}, not {_EXPECTED.get(kind, 'an object')}", where=where)
+
+
+def _encodable(text: str, at: str, where: object) -> str:
+    """``text``, unless it has half of a surrogate pair, which JSON can escape and UTF-8 cannot write."""
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise BundleError(f"{at} has a character that is none", where=where)
+    return text
 
 
 def _finite(value: float) -> float | None:
@@ -109,16 +146,22 @@ _EXPECTED: Mapping[object, str] = {str: "a string", int: "a whole number", float
 def _object(kind: type, value: object, at: str, where: object) -> object:
     if not isinstance(value, dict):
         raise BundleError(f"{at or 'it'} is {_named(value)}, not an object", where=where)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     prefix = f"{at}." if at else ""
     for key in value:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, 1, 0.0)[0]
-            raise BundleError(f"{prefix}{key} is not a key (did you mean {near}?)", where=where)
+            short = str(key)[:40]
+            near = difflib.get_close_matches(short, hints, 1, 0.0)[0]
+            raise BundleError(f"{prefix}{short} is not a key (did you mean {near}?)", where=where)
     for name in hints:
         if name not in value:
             raise BundleError(f"{prefix}{name} is missing", where=where)
     return kind(**{name: _read(hint, value[name], prefix + name, where) for name, hint in hints.items()})
+
+
+@functools.cache
+def _hints(kind: type) -> Mapping[str, object]:
+    return types.MappingProxyType(get_type_hints(kind))
 
 
 def _tuple(arguments: tuple[object, ...], value: object, at: str, where: object) -> tuple[object, ...]:

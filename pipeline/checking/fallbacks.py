@@ -18,7 +18,7 @@ from pipeline.placing.problem import Solution
 ANEW = 10_000
 """Fallbacks times units up to which everything else is placed anew for each; beyond, everything else stays."""
 
-MOST = 2_000_000
+MOST = 300_000
 """Fallbacks times units up to which each has a price; beyond, those that take the CPU the longest have."""
 
 

@@ -10,15 +10,21 @@ from pipeline.checking import whatif
 from pipeline.checking.check import Demands, check
 from pipeline.checking.nouns import Check
 from pipeline.checking.pins import fitting
+from pipeline.compile.closure import without_kernel
+from pipeline.compile.fallbacks import save_fallbacks
 from pipeline.cost import hosts
 from pipeline.cost.hosts import HostProfile
 from pipeline.errors import ModelError
 from pipeline.files import write_atomically
-from pipeline.graph.model import load
+from pipeline.graph.opening import open_model
 from pipeline.graph.view import Graph, view
+from pipeline.placing.problem import CPU
 from pipeline.targets import library
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
+
+OWN_HOSTS = Path("hosts")
+"""Where hosts of the user's own are looked for first."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Subject:
         graph: its view.
         target: the chip.
         host: the processor beside it, ``None`` when nothing is known of it.
+        notes: what opening did to the model that its owner must know.
     """
 
     path: Path
@@ -38,10 +45,26 @@ class Subject:
     graph: Graph
     target: Target
     host: HostProfile | None
+    notes: tuple[str, ...] = ()
 
     def check(self, demands: Demands) -> Check:
-        """The check of the model; raises as ``pipeline.checking.check.check`` does."""
-        return check(str(self.path), self.graph, self.target, self.host, demands)
+        """The check of the model, and whether ONNX Runtime has a kernel for each operator that it leaves to the CPU.
+
+        Raises:
+            ModelError: a demand is impossible.
+        """
+        checked = check(str(self.path), self.graph, self.target, self.host, demands)
+        left = [node.name for node in checked.nodes if node.device == CPU]
+        missing = [f"{name}: {fact}" for name, fact in without_kernel(self.model, self.graph, left).items()]
+        return replace(checked, notes=(*self.notes, *missing, *checked.notes))
+
+    def save_fallbacks(self, checked: Check, folder: Path) -> tuple[Path, ...]:
+        """Write each operator that the NPU does not take into ``folder``, as a model of its own with inputs.
+
+        Raises:
+            ModelError: ``folder`` holds something, or cannot be written.
+        """
+        return save_fallbacks(self.model, self.graph, checked.refused, folder)
 
     def what_if(self, checked: Check, demands: Demands, progress: Progress) -> Check:
         """``checked`` with every rewrite that fits, best first; with a note instead where no rule can be tried."""
@@ -93,11 +116,11 @@ def open_subject(path: Path, dims: Mapping[str, int], target: str, targets: Path
         host: a host's name or the path of its profile; ``None`` for the target's own.
 
     Raises:
-        ModelError: the model cannot be read, or its graph not be viewed.
+        ModelError: the model cannot be opened, see ``pipeline.graph.opening``.
         TargetError: the target or the host cannot be found, or its profile is wrong.
     """
     chip = library.load(library.resolve(target, targets))
-    model = load(path)
+    opened = open_model(path, dims)
     name = host or chip.host
-    beside = None if name is None else hosts.load(hosts.find(name, hosts.folder()))
-    return Subject(path, model, view(model), chip, beside)
+    beside = None if name is None else hosts.load(hosts.resolve(name, OWN_HOSTS))
+    return Subject(path, opened.model, opened.graph, chip, beside, opened.notes)

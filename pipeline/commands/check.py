@@ -45,6 +45,9 @@ def check_command(
     what_if: Annotated[bool, typer.Option("--what-if", help="Try every rewrite, and rank them by gain.")] = False,
     apply: Annotated[str | None, typer.Option(metavar="exact", help="Write the model with what helps.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Where --apply writes.")] = None,
+    save_fallbacks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each fallback as a small ONNX with inputs.")
+    ] = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="Show every operator.")] = False,
     targets: Targets = Path("targets"),
     min_macs_on_npu: Annotated[float | None, typer.Option(min=0, max=1, help="Gate: fraction of MACs.")] = None,
@@ -71,6 +74,8 @@ def check_command(
     with progress.console(sys.stderr if json else sys.stdout) as console:
         opened = subject.open_subject(model, _dims(dims), target, targets, host)
         checked = opened.check(demands)
+        if save_fallbacks is not None:
+            opened.save_fallbacks(checked, save_fallbacks)
         if what_if:
             checked = opened.what_if(checked, demands, console)
         if apply and out:

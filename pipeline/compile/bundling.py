@@ -12,7 +12,19 @@ from pipeline.graph.view import Graph
 from pipeline.targets.profile import Target
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess, prepare
-from runtime.bundle import SCHEMA, GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
+from runtime.bundle import (
+    SCHEMA,
+    GoldenEntry,
+    Line,
+    Manifest,
+    PartitionEntry,
+    Signer,
+    Zone,
+    open_bundle,
+    pack_arrays,
+    write_bundle,
+)
+from runtime.npu.schedule import Estimates
 from runtime.session import Session
 
 
@@ -27,6 +39,9 @@ class Use:
         decoder: how the outputs become boxes.
         lines: over which tracked objects are counted.
         provenance: where it comes from.
+        zones: in which tracked objects are counted and timed.
+        version: counted up by whoever publishes.
+        signer: signs the bundle; nobody does when ``None``.
     """
 
     name: str
@@ -35,6 +50,9 @@ class Use:
     decoder: BoxDecoder
     lines: tuple[Line, ...]
     provenance: Mapping[str, str]
+    zones: tuple[Zone, ...] = ()
+    version: int = 0
+    signer: Signer | None = None
 
 
 def bundle(
@@ -45,6 +63,7 @@ def bundle(
     models: Sequence[bytes],
     target: Target,
     golden: Sequence[NDArray[np.uint8]] = (),
+    estimates: Sequence[Estimates | None] = (),
 ) -> None:
     """Compile the NPU's partitions and write the bundle to ``path``.
 
@@ -55,15 +74,17 @@ def bundle(
         partitions: its pieces in execution order.
         models: each as ONNX.
         target: the NPU.
-        golden: images of the network's size, uint8 [H, W, 3]; what the plain kernels make of them goes into the
-            bundle as its golden vectors, for the simulated NPU to meet.
+        golden: images of the network's size, uint8 [H, W, 3]; what every partition makes of them, by the plain kernels,
+            goes into the bundle as its golden vectors.
+        estimates: what the cost model says of each partition; goes into its program.
 
     Raises:
         ModelError: an operator cannot be compiled.
-        BundleError: the pieces do not fit together, or the file cannot be written.
+        BundleError: the pieces do not fit together, a model holds what models in bundles may not, or the file cannot
+            be written.
     """
     entries, payloads = [], {}
-    compiled = programs(graph, partitions, target)
+    compiled = programs(graph, partitions, target, estimates)
     for index, (partition, piece, program) in enumerate(zip(partitions, models, compiled, strict=True)):
         entry = _entry(index, partition, program is not None)
         payloads[entry.model] = piece
@@ -71,12 +92,12 @@ def bundle(
             payloads[entry.program] = program
         entries.append(entry)
     manifest = _manifest(use, target, graph, partitions, entries)
-    write_bundle(path, manifest, payloads)
+    write_bundle(path, manifest, payloads, use.signer)
     if golden:
         inputs, outputs = _golden(path, golden)
         files = {"golden/inputs.npz": pack_arrays(inputs), "golden/outputs.npz": pack_arrays(outputs)}
         entry_golden = GoldenEntry("golden/inputs.npz", "golden/outputs.npz", len(golden))
-        write_bundle(path, replace(manifest, golden=entry_golden), {**payloads, **files})
+        write_bundle(path, replace(manifest, golden=entry_golden), {**payloads, **files}, use.signer)
 
 
 def _entry(index: int, partition: Partition, compiled: bool) -> PartitionEntry:
@@ -97,6 +118,7 @@ def _manifest(
     return Manifest(
         schema=SCHEMA,
         name=use.name,
+        version=use.version,
         target=target.name,
         contract=target.contract,
         labels=use.labels,
@@ -108,6 +130,7 @@ def _manifest(
         preprocess=use.preprocess,
         decoder=use.decoder,
         lines=use.lines,
+        zones=use.zones,
         provenance=use.provenance,
     )
 
@@ -115,10 +138,11 @@ def _manifest(
 def _golden(
     path: Path, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
-    """Inputs and outputs of ``images``, by tensor, stacked; the plain kernels, the specification, compute them."""
+    """``images`` and what every partition gives for them, by tensor, stacked; the plain kernels compute it."""
     opened = open_bundle(path)
     session, manifest = Session(opened, "plain"), opened.manifest
     spec = manifest.tensor(manifest.inputs[0])
     inputs = [prepare(image, manifest.preprocess, spec) for image in images]
-    outputs = [session.run({spec.name: i}) for i in inputs]
-    return {spec.name: np.stack(inputs)}, {name: np.stack([o[name] for o in outputs]) for name in manifest.outputs}
+    traces = [session.trace({spec.name: i}) for i in inputs]
+    crossing_names = [name for entry in manifest.partitions for name in entry.outputs]
+    return {spec.name: np.stack(inputs)}, {name: np.stack([t[name] for t in traces]) for name in crossing_names}

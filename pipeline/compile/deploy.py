@@ -1,12 +1,14 @@
-"""The deploy folder: the bundle, the runtime as one runnable file, and what to install beside it."""
+"""The deploy folder: the bundle, the runtime as one runnable file, and what it takes to run them for good."""
 
 import importlib.metadata
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import onnxruntime
 
 import runtime
+from pipeline.compile.deploy_texts import TEXTS
 from runtime.archive import pack
 
 LAUNCHER = b"""import sys
@@ -16,8 +18,12 @@ from runtime.__main__ import main
 sys.exit(main())
 """
 
-VIDEO = ("av", "pillow", "supervision", "trackers")
-"""Distributions of the ``video`` extra."""
+EXTRAS = {
+    "video": ("av", "pillow", "supervision", "trackers"),
+    "signing": ("cryptography",),
+    "mqtt": ("paho-mqtt",),
+}
+"""Distributions of the runtime's extras, each with a requirements file of its own."""
 
 
 def build_pyz(path: Path) -> None:
@@ -26,7 +32,7 @@ def build_pyz(path: Path) -> None:
     ``python npu-run.pyz`` is then ``npu-run``; it needs numpy and onnxruntime.
     """
     root = Path(runtime.__file__).parent
-    sources = [*root.rglob("*.py"), root / "py.typed"]
+    sources = [*root.rglob("*.py"), *root.rglob("*.html"), root / "py.typed"]
     entries = {source.relative_to(root.parent).as_posix(): source.read_bytes() for source in sources}
     path.write_bytes(b"#!/usr/bin/env python3\n" + pack({"__main__.py": LAUNCHER, **entries}))
     path.chmod(0o755)
@@ -37,19 +43,24 @@ def requirements() -> str:
     return f"numpy=={np.__version__}\nonnxruntime=={onnxruntime.__version__}\n"
 
 
-def video_requirements() -> str:
-    """As ``requirements``, for videos, cameras, images, tracking and drawing."""
-    pinned = [f"{name}=={importlib.metadata.version(name)}\n" for name in VIDEO]
+def extra_requirements(extra: str) -> str:
+    """As ``requirements``, with an extra of the runtime: ``video``, ``signing`` or ``mqtt``."""
+    pinned = [f"{name}=={importlib.metadata.version(name)}\n" for name in EXTRAS[extra]]
     return "-r requirements.txt\n" + "".join(pinned)
 
 
 def build_deploy(folder: Path, bundle_path: Path) -> None:
     """Fill ``folder`` with what a device needs.
 
-    ``NAME.npub``, ``npu-run.pyz``, ``requirements.txt`` (numpy and onnxruntime) and ``requirements-video.txt``.
+    ``NAME.npub``, ``npu-run.pyz``, ``requirements.txt`` (numpy and onnxruntime), ``requirements-video.txt``,
+    ``requirements-signing.txt``, ``requirements-mqtt.txt``, ``npu-run.service`` for systemd, ``Dockerfile`` and
+    ``README.md``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / bundle_path.name).write_bytes(bundle_path.read_bytes())
     build_pyz(folder / "npu-run.pyz")
     (folder / "requirements.txt").write_text(requirements())
-    (folder / "requirements-video.txt").write_text(video_requirements())
+    for extra in EXTRAS:
+        (folder / f"requirements-{extra}.txt").write_text(extra_requirements(extra))
+    for name, text in TEXTS.items():
+        (folder / name).write_text(Template(text).substitute(bundle=bundle_path.name))

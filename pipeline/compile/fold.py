@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import clip_range
-from pipeline.graph.view import Node, Quantization, Tensor
+from pipeline.graph.view import Node, Tensor
 from runtime.errors import ProgramError
 from runtime.npu.contracts import Contract
 from runtime.npu.program import Attribute
@@ -27,17 +27,27 @@ def fold(node: Node, factors: Sequence[float], contract: Contract) -> Constants:
         except ProgramError as error:
             raise ModelError(error.what, where=node.name, fix="check the scales") from error
     return {
-        "multiplier": np.array([m for m, _ in pairs], np.int32),
+        "multiplier": np.array([m for m, _ in pairs], np.int64 if contract.multiplier_bits > 31 else np.int32),
         "shift": np.array([e for _, e in pairs], np.int32),
     }
 
 
-def spec(tensor: Tensor) -> TensorSpec:
-    """The tensor as a program declares it; raises ``ModelError`` unless it is int8 per tensor with a static shape."""
-    quantization = tensor.quantization
-    if quantization is None or quantization.per_channel or quantization.dtype != "int8":
-        raise ModelError("an NPU tensor must be int8 with one scale", where=tensor.name, fix="quantize the model")
-    return TensorSpec(tensor.wire, tensor.dims, "int8", float(quantization.scale), int(quantization.zero_point))
+def spec(tensor: Tensor, contract: Contract) -> TensorSpec:
+    """The tensor as a program declares it.
+
+    Raises:
+        ModelError: it is not quantized per tensor to the contract's type, has no static shape, or has a zero point
+            that a symmetric contract does not take.
+    """
+    quantization, kind = tensor.quantization, contract.activations
+    if quantization is None or quantization.per_channel or quantization.dtype != kind:
+        raise ModelError(f"an NPU tensor must be {kind} with one scale", where=tensor.name, fix="quantize the model")
+    zero = int(quantization.zero_point)
+    if contract.symmetric and zero != 0:
+        raise ModelError(
+            f"has zero point {zero}, the contract {contract.name} is symmetric", where=tensor.name, fix="requantize it"
+        )
+    return TensorSpec(tensor.wire, tensor.dims, kind, float(quantization.scale), zero)
 
 
 def scale(tensor: Tensor) -> float:
@@ -48,56 +58,62 @@ def scale(tensor: Tensor) -> float:
 
 
 def add_parameters(
-    node: Node, first: Tensor, second: Tensor, output: Tensor, contract: Contract
+    node: Node, inputs: tuple[TensorSpec, TensorSpec], output: TensorSpec, contract: Contract
 ) -> tuple[Mapping[str, Attribute], Constants]:
-    """Attributes and constants of ADD and SUB with the contract's left shift (20 bits in TFLite's int8 kernel).
+    """Attributes and constants of ADD and SUB.
+
+    Shifted with the contract's left shift (20 bits in TFLite's int8 kernel): ``s_i / M`` and ``M / (2**shift * s_y)``
+    with ``M`` twice the larger scale; in float32: ``s_i / s_y``.
 
     Raises:
         ModelError: the output's scale is so much finer than the inputs' that the last factor reaches 1.
     """
-    widest = 2 * max(scale(first), scale(second))
-    factors = (scale(first) / widest, scale(second) / widest, widest / (2**contract.add_shift * scale(output)))
-    if factors[2] >= 1:
+    first, second, result = (tensor.scale or 0.0 for tensor in (*inputs, output))
+    if contract.add == "float32":
+        factors = contract.ratio((first,), result), contract.ratio((second,), result)
+        return {"left_shift": 0}, fold(node, factors, contract)
+    widest = 2 * max(first, second)
+    shifted = (first / widest, second / widest, widest / (2**contract.add_shift * result))
+    if shifted[2] >= 1:
         raise ModelError(
-            f"adds scales {scale(first):g} and {scale(second):g} into {scale(output):g}, which is too fine",
+            f"adds scales {first:g} and {second:g} into {result:g}, which is too fine",
             where=node.name,
             fix="its result is almost constant: check the model",
         )
-    return {"left_shift": contract.add_shift}, fold(node, factors, contract)
+    return {"left_shift": contract.add_shift}, fold(node, shifted, contract)
 
 
 def conv_parameters(
     node: Node,
     weight: NDArray[np.generic] | None,
     output: Tensor,
-    quantization: Quantization | None,
     contract: Contract,
 ) -> Constants:
     """Weight, bias, multiplier and shift of a convolution or fully connected layer.
 
     Args:
         node: the operator; its first input is the quantized activation, its third the int32 bias, if any.
-        weight: int8, output channels first.
+        weight: int8, output channels first; its quantization, that of the node's second input, is symmetric.
         output: the tensor it writes.
-        quantization: of the weight: symmetric, per tensor or per channel.
         contract: the target's.
 
-    The factor of channel c is ``f64(s_x) * f64(s_w[c]) / f64(s_y)``: TFLite's for convolutions, and what TFLite
-    Micro's fully connected kernel computes, also per tensor (the float32 product of older sources moves outputs
-    against its interpreter, see the tests of the runtime).
+    The factor of channel c is ``s_x * s_w[c] / s_y``, in float64 or float32 as the contract's rule has it: TFLite's for
+    convolutions, and what TFLite Micro's fully connected kernel computes, also per tensor (the float32 product of
+    older sources moves outputs against its interpreter, see the tests of the runtime).
 
     Raises:
         ModelError: the weight is not symmetric int8, or the bias does not stand on ``s_x * s_w``.
     """
+    quantization = node.required(1).quantization
     if weight is None or quantization is None or weight.dtype != np.int8 or np.any(quantization.zero_point != 0):
         raise ModelError("needs a constant, symmetric int8 weight", where=node.name, fix="quantize the model")
     channels = weight.shape[0]
     scales = np.broadcast_to(quantization.scale, (channels,)).astype(np.float64)
-    products = scale(node.required(0)) * scales
+    source, result = scale(node.required(0)), scale(output)
     return {
         "weight": weight,
-        "bias": _bias(node, channels, products),
-        **fold(node, [float(f) for f in products / scale(output)], contract),
+        "bias": _bias(node, channels, source * scales),
+        **fold(node, [contract.ratio((source, float(s)), result) for s in scales], contract),
     }
 
 
@@ -115,8 +131,8 @@ def _bias(node: Node, channels: int, scales: NDArray[np.float64]) -> NDArray[np.
     raise ModelError("its bias is not int32", where=node.name, fix="quantize the model")
 
 
-def clamp_bounds(node: Node, output: Tensor) -> tuple[int, int]:
-    """``act_min`` and ``act_max`` that a Relu or Clip puts on ``output``.
+def clamp_bounds(node: Node, output: Tensor, limits: tuple[int, int]) -> tuple[int, int]:
+    """``act_min`` and ``act_max`` that a Relu or Clip puts on ``output``, within the activations' ``limits``.
 
     Formula: TFLite, ``max(-128, z_y + rha(f32(low / s_y)))`` and ``min(127, z_y + rha(f32(high / s_y)))``.
     Raises ``ModelError`` when the limits are computed or the output is not quantized.
@@ -125,12 +141,12 @@ def clamp_bounds(node: Node, output: Tensor) -> tuple[int, int]:
     step = np.float32(scale(output))
     zero = 0 if output.quantization is None else int(output.quantization.zero_point)
     with np.errstate(over="ignore"):
-        bottom = -128 if low is None else zero + _half_away(np.float32(low) / step)
-        top = 127 if high is None else zero + _half_away(np.float32(high) / step)
-    top = min(127, max(-128, top))
-    return min(127, max(-128, bottom), top), top  # a lower limit above the upper one loses, as in ONNX
+        bottom = limits[0] if low is None else zero + _half_away(np.float32(low) / step)
+        top = limits[1] if high is None else zero + _half_away(np.float32(high) / step)
+    top = min(limits[1], max(limits[0], top))
+    return min(limits[1], max(limits[0], bottom), top), top  # a lower limit above the upper one loses, as in ONNX
 
 
 def _half_away(value: np.floating) -> int:
-    near = np.clip(float(value), -1000, 1000)  # far beyond int8 all is the same
+    near = np.clip(float(value), -(2**17), 2**17)  # far beyond the activations all is the same
     return int(np.copysign(np.floor(np.abs(near) + 0.5), near))

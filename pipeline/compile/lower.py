@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from pipeline.compile.fold import clamp_bounds, fold, spec
-from pipeline.compile.operators import LOWERINGS, Lowering
+from pipeline.compile.operators import LOWERINGS, Lowering, Made
 from pipeline.compile.support import no_kernel
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import fused_activation
@@ -14,8 +14,16 @@ from runtime.npu.contracts import Contract, find_contract
 from runtime.npu.program import Instruction, Program
 from runtime.tensors import TensorSpec
 
-UNSCALED = frozenset({"max_pool", "average_pool", "resize_nearest", "reshape", "transpose"})
+UNSCALED = frozenset(
+    {
+        "average_pool", "depth_to_space", "max_pool", "pad", "reduce_max", "reduce_min", "reshape", "resize_linear",
+        "resize_nearest", "slice", "space_to_depth", "transpose",
+    }
+)  # fmt: skip
 """Opcodes with one input that must have the output's scale and zero point."""
+
+JOINED = frozenset({"concat", "maximum", "minimum"})
+"""Opcodes whose inputs are brought to the output's scale and zero point, as TFLite has it for CONCATENATION."""
 
 
 @dataclass
@@ -26,9 +34,12 @@ class _Assembly:
     instructions: list[Instruction] = field(default_factory=list)
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
 
-    def add(self, node: Node, instruction: Instruction) -> None:
-        """Append ``instruction``, with requantizations around it where the opcode demands equal scales."""
-        if instruction.opcode == "concat":
+    def add(self, node: Node, made: Made) -> None:
+        """Append an instruction, with requantizations around it where the opcode demands equal scales."""
+        instruction = made.instruction
+        if made.tensor is not None:
+            self.tensors[made.tensor.name] = made.tensor
+        if instruction.opcode in JOINED:
             inputs = tuple(self._rescaled(node, name, instruction.output) for name in instruction.inputs)
             self.instructions.append(replace(instruction, inputs=inputs))
         elif instruction.opcode in UNSCALED and not self._equal(instruction.inputs[0], instruction.output):
@@ -54,8 +65,8 @@ class _Assembly:
 
     def _requantize(self, node: Node, source: str, result: str) -> None:
         """TFLite's QUANTIZE from int8 to int8 (numerics, section 6.6)."""
-        factor = (self.tensors[source].scale or 0.0) / (self.tensors[result].scale or 1.0)
-        bounds = {"act_min": -128, "act_max": 127}
+        factor = self.contract.ratio((self.tensors[source].scale or 0.0,), self.tensors[result].scale or 1.0)
+        bounds = dict(zip(("act_min", "act_max"), self.contract.limits, strict=True))
         self.instructions.append(
             Instruction("requantize", node.name, (source,), result, bounds, fold(node, (factor,), self.contract))
         )
@@ -71,7 +82,7 @@ def lower(
     """The program of one NPU partition.
 
     An operator whose kernel moves values without scaling them is given a requantization where the scales of its
-    tensors differ (on the inputs of a Concat, as TFLite has it; behind any other).
+    tensors differ (on the inputs of a Concat, Max or Min; behind any other).
 
     Args:
         graph: the whole quantized graph.
@@ -86,19 +97,21 @@ def lower(
     contract = find_contract(target.contract)
     assembly = _Assembly(contract)
     for tensor in inputs:
-        assembly.tensors[tensor.wire] = spec(tensor)
+        assembly.tensors[tensor.wire] = spec(tensor, contract)
     followers = {f.name for f in (fused_activation(graph, n) for n in nodes) if f is not None}
     for node in nodes:
         if node.name in followers:
             continue
-        reason = no_kernel(node)
+        reason = no_kernel(node, contract)
         if reason is not None:
             raise ModelError(f"cannot be compiled: {reason}", where=node.name)
         clamp = fused_activation(graph, node)
         output = node.outputs[0] if clamp is None else clamp.outputs[0]
-        bounds = (-128, 127) if clamp is None else clamp_bounds(clamp, output)
-        assembly.tensors[output.wire] = spec(output)
-        assembly.add(node, LOWERINGS[node.op](Lowering(node, output, contract, bounds)))
+        bounds = contract.limits if clamp is None else clamp_bounds(clamp, output, contract.limits)
+        for tensor in (output, *node.outputs[1:]):
+            assembly.tensors[tensor.wire] = spec(tensor, contract)
+        for made in LOWERINGS[node.op](Lowering(node, output, contract, bounds)):
+            assembly.add(node, made)
     return Program(
         target=target.name,
         contract=target.contract,

@@ -11,13 +11,13 @@ Floats = NDArray[np.float32]  # as ONNX Runtime computes positions; in float64 t
 
 
 def pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
-    """Padding as (top, left, bottom, right), ``auto_pad`` resolved for the node's static input shape."""
-    mode = node.text("auto_pad", "NOTSET")
+    """Padding before every spatial axis, then behind, ``auto_pad`` resolved for the node's static input shape."""
+    mode, rank = node.text("auto_pad", "NOTSET"), len(kernel)
     if mode in ("NOTSET", ""):
-        return node.ints("pads", (0, 0, 0, 0))
+        return node.ints("pads", (0,) * (2 * rank))
     if mode == "VALID":
-        return (0, 0, 0, 0)
-    strides, dilations = node.ints("strides", (1, 1)), node.ints("dilations", (1, 1))
+        return (0,) * (2 * rank)
+    strides, dilations = node.ints("strides", (1,) * rank), node.ints("dilations", (1,) * rank)
     before, after = [], []
     for size, k, s, d in zip(node.required(0).dims[2:], kernel, strides, dilations, strict=True):
         total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
@@ -25,6 +25,38 @@ def pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
         before.append(small if mode == "SAME_UPPER" else total - small)
         after.append(total - before[-1])
     return (*before, *after)
+
+
+def pool_pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
+    """As ``pads``, with as much more behind as ``ceil_mode`` makes the last window reach over."""
+    given, rank = pads(node, kernel), len(kernel)
+    if not node.int("ceil_mode", 0):
+        return given
+    strides = node.ints("strides", (1,) * rank)
+    sizes, results = node.required(0).dims[2:], node.outputs[0].dims[2:]
+    after = [max(given[i + rank], (results[i] - 1) * strides[i] + kernel[i] - sizes[i] - given[i]) for i in range(rank)]
+    return (*given[:rank], *after)
+
+
+def transposed_pads(node: Node, kernel: Sequence[int]) -> tuple[int, ...]:
+    """What a ConvTranspose cuts off its result; where it states a size, what leaves that (ONNX, ConvTranspose)."""
+    rank, mode = len(kernel), node.text("auto_pad", "NOTSET")
+    if mode in ("NOTSET", "", "VALID") and "output_shape" not in node.attributes:
+        return node.ints("pads", (0,) * (2 * rank)) if mode != "VALID" else (0,) * (2 * rank)
+    strides, dilations = node.ints("strides", (1,) * rank), node.ints("dilations", (1,) * rank)
+    more = node.ints("output_padding", (0,) * rank)
+    before, after = [], []
+    for i, (size, result) in enumerate(zip(node.required(0).dims[2:], node.outputs[0].dims[2:], strict=True)):
+        total = max(strides[i] * (size - 1) + more[i] + (kernel[i] - 1) * dilations[i] + 1 - result, 0)
+        small = total // 2
+        before.append(small if mode == "SAME_UPPER" else total - small)
+        after.append(total - before[-1])
+    return (*before, *after)
+
+
+def rows_and_columns(around: Sequence[int]) -> tuple[int, ...]:
+    """Padding as (top, left, bottom, right); a sequence is an image one row high."""
+    return (0, around[0], 0, around[1]) if len(around) == 2 else tuple(around)
 
 
 def _half_pixel(index: Floats, scale: float, source: int, result: int) -> Floats:
@@ -85,3 +117,35 @@ def _scale(node: Node, axis: int) -> float:
     scales = [] if given is None else [float(s) for s in np.ravel(given.real)]
     axes = [a % len(source) for a in node.ints("axes", tuple(range(len(source))))]
     return scales[axes.index(axis)] if scales and axis in axes else result[axis] / source[axis]
+
+
+def linear_weights(node: Node, axis: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """For every output index of a linear Resize: the lower and upper input index, and the place between in 1/1024.
+
+    Formula: TFLite's ``resize_bilinear.h`` in 10-bit fixed point, with its three kinds of coordinates.
+    """
+    source, result = node.required(0).dims[axis], node.outputs[0].dims[axis]
+    mode = node.text("coordinate_transformation_mode", "half_pixel")
+    one = 1 << 10
+    if mode == "align_corners" and result > 1:
+        step = (one * (source - 1) + (result - 1) // 2) // (result - 1)
+    else:
+        step = (one * source + result // 2) // result
+    place = np.arange(result, dtype=np.int64) * step
+    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and result > 1):
+        place += step // 2 - one // 2
+    low = np.maximum(_towards_zero(place, one), 0)
+    high = np.minimum(_towards_zero(place + one - 1, one), source - 1)
+    low = np.minimum(low, source - 1)
+    return low.astype(np.int32), high.astype(np.int32), (place - one * low).astype(np.int32)
+
+
+def natural_scale(node: Node, axis: int) -> bool:
+    """Whether the scale of a Resize along ``axis`` is the ratio of its sizes."""
+    source, result = node.required(0).dims[axis], node.outputs[0].dims[axis]
+    return abs(_scale(node, axis) * source - result) < 1e-3
+
+
+def _towards_zero(value: NDArray[np.int64], divisor: int) -> NDArray[np.int64]:
+    quotient: NDArray[np.int64] = np.sign(value) * (np.abs(value) // divisor)
+    return quotient

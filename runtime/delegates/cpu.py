@@ -4,6 +4,8 @@ Also runs NPU partitions, from their QDQ model, when a session is asked for ``--
 its bits may differ from the NPU's by a step here and there.
 """
 
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,11 +13,11 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from runtime.bundle import Bundle, PartitionEntry
-from runtime.delegates.protobuf import refuse_external_data
-from runtime.errors import BundleError
+from runtime.errors import BundleError, LimitError
 from runtime.tensors import Tensors, TensorSpec
 
 LOAD_ERRORS = (
+    state.EPFail,
     state.Fail,
     state.InvalidArgument,
     state.InvalidGraph,
@@ -23,9 +25,13 @@ LOAD_ERRORS = (
     state.NoModel,
     state.NotImplemented,
     state.RuntimeException,
-    UnicodeDecodeError,
+    RuntimeError,  # options that a provider refuses
+    ValueError,
 )
-"""What ONNX Runtime raises for a model that it cannot use."""
+"""What ONNX Runtime raises for a model, or for a provider's options, that it cannot use."""
+
+RUN_ERRORS = (state.EPFail, state.Fail, state.InvalidArgument, state.RuntimeException)
+"""What ONNX Runtime raises when a model that it could load cannot be run."""
 
 ONNX_TYPES = MappingProxyType(
     {
@@ -41,6 +47,9 @@ ONNX_TYPES = MappingProxyType(
 )
 """ONNX Runtime's name of every type that a manifest may use."""
 
+_OUT_OF_MEMORY = "BFCArena::AllocateRawInternal"
+"""In the words of ONNX Runtime when its allocator has come to its end (core/framework/bfc_arena.cc)."""
+
 
 @dataclass(frozen=True)
 class CpuExecutable:
@@ -49,10 +58,25 @@ class CpuExecutable:
     session: onnxruntime.InferenceSession
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    where: str = ""
 
     def run(self, tensors: Tensors) -> Tensors:
-        """The partition's outputs by name."""
-        values = self.session.run(list(self.outputs), {name: tensors[name] for name in self.inputs})
+        """The partition's outputs by name.
+
+        Raises:
+            LimitError: it wants more memory than ``Limits.model_memory``.
+            BundleError: ONNX Runtime failed on it.
+        """
+        try:
+            values = self.session.run(list(self.outputs), {name: tensors[name] for name in self.inputs})
+        except RUN_ERRORS as error:
+            reason = " ".join(str(error).split())
+            if _OUT_OF_MEMORY in reason:
+                fix = "the limit is model_memory, of all models together; --limits can raise it"
+                raise LimitError(
+                    "wants more memory while it runs than it may have", where=self.where, fix=fix
+                ) from error
+            raise BundleError(f"ONNX Runtime failed on it: {reason[:300]}", where=self.where) from error
         return dict(zip(self.outputs, values, strict=True))
 
 
@@ -63,22 +87,52 @@ class CpuDelegate:
         """Build the session from the bundle's memory and hold its inputs and outputs against the manifest.
 
         Raises:
-            BundleError: the model keeps data outside itself, is refused by ONNX Runtime, or has other inputs or
-                outputs than the manifest says.
+            BundleError: the model is refused by ONNX Runtime, or has other inputs or outputs than the manifest says.
         """
         where = f"{bundle.path}: {partition.model}"
-        model = bundle.read(partition.model)
-        refuse_external_data(model, where)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except LOAD_ERRORS as error:
-            reason = str(error).splitlines()[0]
-            raise BundleError(f"ONNX Runtime cannot load it: {reason}", where=where) from error
-        _compare("input", session.get_inputs(), _specs(bundle, partition.inputs), where)
-        _compare("output", session.get_outputs(), _specs(bundle, partition.outputs), where)
-        return CpuExecutable(session, partition.inputs, partition.outputs)
+        session = load_model(partition, bundle, ["CPUExecutionProvider"])
+        return CpuExecutable(session, partition.inputs, partition.outputs, where)
+
+
+def load_model(
+    partition: PartitionEntry, bundle: Bundle, providers: Sequence[str | tuple[str, Mapping[str, str]]]
+) -> onnxruntime.InferenceSession:
+    """A partition's ONNX model in ONNX Runtime, its inputs and outputs held against the manifest.
+
+    Args:
+        partition: which one.
+        bundle: it comes from this one's memory.
+        providers: as ``InferenceSession`` takes them; no other is tried when one of them fails.
+
+    Raises:
+        BundleError: the model is refused by ONNX Runtime, or has other inputs or outputs than the manifest says.
+    """
+    where = f"{bundle.path}: {partition.model}"
+    _share_memory(bundle.limits.model_memory)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        session = onnxruntime.InferenceSession(
+            bundle.read(partition.model), options, providers=list(providers), enable_fallback=0
+        )
+    except LOAD_ERRORS as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BundleError(f"ONNX Runtime cannot load it: {reason}", where=where) from error
+    _compare("input", session.get_inputs(), _specs(bundle, partition.inputs), where)
+    _compare("output", session.get_outputs(), _specs(bundle, partition.outputs), where)
+    return session
+
+
+@functools.lru_cache(maxsize=1)
+def _share_memory(limit: int) -> None:
+    """Give all sessions of this process that ask for it, from now on, one allocator that ends at ``limit`` bytes."""
+    information = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    bound = onnxruntime.OrtArenaCfg({"max_mem": limit, "arena_extend_strategy": 1})
+    onnxruntime.create_and_register_allocator(information, bound)
 
 
 def _specs(bundle: Bundle, names: tuple[str, ...]) -> dict[str, TensorSpec]:

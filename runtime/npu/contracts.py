@@ -1,88 +1,25 @@
-"""Integer contracts: how a target turns an int32 accumulator into an int8 output, bit for bit.
+"""Integer contracts as data: the arithmetic of a target, chosen field by field.
 
-One contract exists now, ``tflite-r1``: the double rounding of the TensorFlow Lite reference kernels (gemmlowp's
-``SaturatingRoundingDoublingHighMul`` followed by ``RoundingDivideByPOT``; tensorflow/tflite-micro at 90b983c,
-``kernels/internal/common.cc`` and ``quantization_util.cc``). All arithmetic is int64 on numpy arrays.
+A contract's name is that of a preset, with modifiers where a chip differs from it: ``tflite-r1``, ``tflite-r2+uint8``,
+``pot-r9-half-up+acc16``. Only combinations that some documented runtime or chip has are legal; any other one is an
+error that names the nearest. Common to all: ``real = scale * (q - zero_point)``, symmetric int8 weights, padding counts
+as zero (that is, as the zero point), the output's zero point is added after rounding, then the output is clamped.
+The arithmetic itself is in ``runtime.npu.requantize``.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from runtime.errors import ProgramError
+from runtime.npu.requantize import RULES, Integers, Rule, quantize_factor
 
-Integers = NDArray[np.int64]
-
-INT32_MIN = -(2**31)
-INT32_MAX = 2**31 - 1
-SHIFT_MIN = -31
-SHIFT_MAX = 30
-
-
-def quantize_multiplier(real: float) -> tuple[int, int]:
-    """Multiplier and shift ``(m, e)`` with ``real ~ m * 2**(e - 31)`` and ``2**30 <= m < 2**31``.
-
-    Zero, and factors below ``2**-32``, give ``(0, 0)``. Source: TFLite ``QuantizeMultiplier`` (double rounding build).
-
-    Raises:
-        ProgramError: the factor is negative, not finite, or so large that the shift leaves [-31, 30].
-    """
-    if not math.isfinite(real) or real < 0:
-        raise ProgramError(f"a requantization factor must be finite and not negative, got {real!r}")
-    if real == 0:
-        return 0, 0
-    fraction, exponent = math.frexp(real)
-    multiplier = math.floor(fraction * 2**31 + 0.5)
-    if multiplier == 2**31:
-        multiplier, exponent = 2**30, exponent + 1
-    if exponent < SHIFT_MIN:
-        return 0, 0
-    if exponent > SHIFT_MAX:
-        raise ProgramError(f"a requantization factor of {real!r} needs shift {exponent}, beyond {SHIFT_MAX}")
-    return multiplier, exponent
-
-
-def require_int32(values: Integers, what: str) -> Integers:
-    """Give ``values`` back; a value outside int32 is an error, never a wrap.
-
-    Raises:
-        ProgramError: some value does not fit int32; the message names ``what`` and the value.
-    """
-    if values.size:
-        low, high = int(values.min()), int(values.max())
-        if low < INT32_MIN or high > INT32_MAX:
-            raise ProgramError(f"{what} leaves int32 ({low if low < INT32_MIN else high})")
-    return values
-
-
-def doubling_high_multiply(a: ArrayLike, b: ArrayLike) -> Integers:
-    """SRDHM: the high 32 bits of ``2 * a * b``, rounded half up, saturated to int32."""
-    product: Integers = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    rounded: Integers = np.minimum((product + 2**30) >> 31, INT32_MAX)
-    return rounded
-
-
-def rounding_divide_by_power(x: ArrayLike, exponent: ArrayLike) -> Integers:
-    """RDBPOT: ``x / 2**exponent`` rounded half away from zero."""
-    values, shift = np.asarray(x, np.int64), np.asarray(exponent, np.int64)
-    mask = (np.int64(1) << shift) - 1
-    threshold = (mask >> 1) + (values < 0)
-    return (values >> shift) + ((values & mask) > threshold)
-
-
-def multiply_double_rounding(acc: ArrayLike, multiplier: ArrayLike, shift: ArrayLike) -> Integers:
-    """MBQM of rule R1: ``acc * multiplier * 2**(shift - 31)`` with two roundings; the arguments broadcast.
-
-    Raises:
-        ProgramError: ``acc * 2**shift`` leaves int32 for a positive shift (the reference would overflow there).
-    """
-    exponent = np.asarray(shift, np.int64)
-    shifted = require_int32(np.asarray(acc, np.int64) << np.maximum(exponent, 0), "accumulator times 2**shift")
-    return rounding_divide_by_power(doubling_high_multiply(shifted, multiplier), np.maximum(-exponent, 0))
+Activations = Literal["int8", "uint8", "int16"]
 
 
 @dataclass(frozen=True)
@@ -91,38 +28,211 @@ class Contract:
 
     Attributes:
         name: what a program and a target profile call it.
-        add_shift: bits by which ADD and SUB shift their inputs left before they rescale them.
-        quantize_multiplier: real factor (float64) -> (multiplier, shift).
-        multiply: (accumulator, multiplier, shift) -> scaled integer, without zero point and clamp; it must be
-            monotone in the accumulator (the fast path relies on it).
+        rule: key of ``runtime.npu.requantize.RULES``.
+        multiplier_bits: width of a folded factor's multiplier.
+        accumulator_bits: an accumulator that leaves it is an error; with 16 it saturates after every product instead,
+            in the order input channel, kernel row, kernel column, bias first.
+        activations: integer type of every activation.
+        symmetric: whether activations must have zero point 0.
+        add: ``shifted``: ADD and SUB rescale both inputs to a common step and then to the output, three
+            requantizations (TFLite); ``float32``: one float32 sum of two products, as ONNX Runtime's QLinearAdd.
+        add_shift: bits by which ``shifted`` moves the inputs left first.
+        average_pool: ``raw``: the raw integers are summed and divided, half away from zero (TFLite); ``reciprocal``:
+            TOSA's reciprocal_scale of the centred sum; ``scaled``: the centred sum times a factor 1/n by the rule.
+        mean: ``folded``: 1/n is folded into the integer multiplier (TFLite); ``scaled``: into the real factor.
+        tables: how Sigmoid, Tanh and HardSwish become tables: ``tflite`` fixed point, or ``float64`` to the nearest,
+            ties to even. All other functions are ``float64``.
+        source: whose arithmetic it is.
     """
 
     name: str
+    rule: str
+    multiplier_bits: int
+    accumulator_bits: int
+    activations: Activations
+    symmetric: bool
+    add: Literal["shifted", "float32"]
     add_shift: int
-    quantize_multiplier: Callable[[float], tuple[int, int]]
-    multiply: Callable[[ArrayLike, ArrayLike, ArrayLike], Integers]
+    average_pool: Literal["raw", "reciprocal", "scaled"]
+    mean: Literal["folded", "scaled"]
+    tables: Literal["tflite", "float64"]
+    source: str
+
+    @property
+    def arithmetic(self) -> Rule:
+        """The requantization rule's functions."""
+        return RULES[self.rule]
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest activation."""
+        info = np.iinfo(self.activations)
+        return int(info.min), int(info.max)
+
+    def quantize_multiplier(self, real: float) -> tuple[int, int]:
+        """Multiplier and shift of a real factor; raises ``ProgramError`` as ``requantize.quantize_factor``."""
+        value = float(np.float32(real)) if self.arithmetic.float32_products else real
+        return quantize_factor(value, self.multiplier_bits)
+
+    def multiply(self, acc: ArrayLike, multiplier: ArrayLike, shift: ArrayLike) -> Integers:
+        """Scaled integer of an accumulator, without zero point and clamp; monotone in the accumulator."""
+        return self.arithmetic.multiply(acc, multiplier, shift, self.multiplier_bits)
+
+    def divide(self, value: ArrayLike, exponent: ArrayLike) -> Integers:
+        """``value / 2**exponent`` with the rule's rounding."""
+        return self.arithmetic.divide(value, exponent)
+
+    def ratio(self, numerators: tuple[float, ...], denominator: float) -> float:
+        """The real factor: product of one or two scales over a scale, in the rule's precision, from the left.
+
+        Source: float64 products in TFLite (``kernel_util.cc``), float32 ones in ONNX Runtime's QLinearConv.
+        """
+        if not self.arithmetic.float32_products:
+            return float(np.prod(np.array(numerators, np.float64)) / np.float64(denominator))
+        product = np.float32(1)
+        for scale in numerators:
+            product = np.float32(product * np.float32(scale))
+        return float(product / np.float32(denominator))
 
 
-# tflite-r1: TensorFlow Lite's reference kernels: double rounding, half away from zero.
-CONTRACTS: Mapping[str, Contract] = MappingProxyType(
+def _tflite(name: str, rule: str, bits: int, source: str) -> Contract:
+    return Contract(name, rule, bits, 32, "int8", False, "shifted", 20, "raw", "folded", "tflite", source)
+
+
+def _power(name: str, source: str) -> Contract:
+    rule = name.removeprefix("pot-")
+    return Contract(name, rule, 1, 32, "int8", True, "shifted", 20, "scaled", "scaled", "float64", source)
+
+
+_TFLM = "TensorFlow Lite reference kernels, tensorflow/tflite-micro at 90b983c"
+_TOSA = "TOSA specification, arm/tosa-specification at cd5acdd"
+_PRESETS = (
+    _tflite("tflite-r1", "r1", 31, f"{_TFLM}: the default build; CMSIS-NN; Ethos-U's rounding mode TFL"),
+    _tflite("tflite-r2", "r2", 31, f"{_TFLM}, built with TFLITE_SINGLE_ROUNDING; CMSIS-NN likewise"),
+    _tflite("litert-r6", "r6", 53, "LiteRT's reference FULLY_CONNECTED since commit 7743831"),
+    replace(
+        _tflite("tflite-r8", "r2", 15, f"{_TFLM}: int16 activations, int8 weights, 64-bit accumulators of 48 bits"),
+        accumulator_bits=48,
+        activations="int16",
+        symmetric=True,
+        add_shift=15,
+        tables="float64",
+    ),
+    replace(_tflite("tosa-r2", "r2", 31, f"{_TOSA}: SINGLE_ROUND"), average_pool="reciprocal", tables="float64"),
+    replace(_tflite("tosa-r3", "r3", 31, f"{_TOSA}: DOUBLE_ROUND"), average_pool="reciprocal", tables="float64"),
+    Contract(
+        "ort-r4",
+        "r4",
+        24,
+        32,
+        "int8",
+        False,
+        "float32",
+        0,
+        "scaled",
+        "scaled",
+        "float64",
+        "ONNX Runtime's CPU kernels QLinearConv, QGemm, QLinearAdd, QLinearMul (mlas/lib/quantize.cpp, qladd.cpp)",
+    ),
+    _power("pot-r9-half-up", "ESP-DL at 12c0616: ESP32 and ESP32-S3, ROUND_HALF_UP"),
+    _power("pot-r9-half-even", "ESP-DL at 12c0616: ESP32-P4, ROUND_HALF_EVEN"),
+)
+
+CONTRACTS: Mapping[str, Contract] = MappingProxyType({preset.name: preset for preset in _PRESETS})
+"""The presets by name."""
+
+_MODIFIERS: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
-        "tflite-r1": Contract(
-            "tflite-r1",
-            20,
-            quantize_multiplier,
-            multiply_double_rounding,
-        )
+        "int8": {"activations": "int8"},
+        "uint8": {"activations": "uint8"},
+        "int16": {"activations": "int16", "add_shift": 15},
+        "acc16": {"accumulator_bits": 16},
+        "acc32": {"accumulator_bits": 32},
+        "acc40": {"accumulator_bits": 40},
+        "acc48": {"accumulator_bits": 48},
+        "mul15": {"multiplier_bits": 15},
+        "mul31": {"multiplier_bits": 31},
+        "symmetric": {"symmetric": True},
+        "asymmetric": {"symmetric": False},
     }
 )
 
+_LEGAL: Mapping[tuple[str, int], tuple[frozenset[int], frozenset[str]]] = MappingProxyType(
+    {
+        ("r1", 31): (frozenset({16, 32}), frozenset({"int8", "uint8"})),
+        ("r2", 31): (frozenset({16, 32}), frozenset({"int8", "uint8"})),
+        ("r2", 15): (frozenset({32, 40, 48}), frozenset({"int8", "int16"})),
+        ("r3", 31): (frozenset({16, 32}), frozenset({"int8", "uint8"})),
+        ("r4", 24): (frozenset({32}), frozenset({"int8", "uint8"})),
+        ("r6", 53): (frozenset({16, 32}), frozenset({"int8"})),
+        ("r9-half-up", 1): (frozenset({16, 32, 40, 48}), frozenset({"int8", "int16"})),
+        ("r9-half-even", 1): (frozenset({16, 32, 40, 48}), frozenset({"int8", "int16"})),
+    }
+)
+"""Rule and multiplier width to the accumulators and activations they go with: the product of accumulator and multiplier
+must fit 64 bits, and a rule that is defined for int32 takes no wider one."""
+
 
 def find_contract(name: str) -> Contract:
-    """The contract called ``name``.
+    """The contract called ``name``: a preset, or a preset with modifiers.
 
     Raises:
-        ProgramError: no such contract; the message lists the known ones.
+        ProgramError: no such preset or modifier, or a combination that nothing is known to have; the message names the
+            nearest one.
     """
-    contract = CONTRACTS.get(name)
+    base, *modifiers = name.split("+")
+    contract = CONTRACTS.get(base)
     if contract is None:
-        raise ProgramError(f"{name!r} is not an integer contract", fix=f"known: {', '.join(sorted(CONTRACTS))}")
-    return contract
+        raise ProgramError(f"{base!r} is not an integer contract", fix=_nearest(base, CONTRACTS))
+    changes: dict[str, object] = {"name": name}
+    for modifier in modifiers:
+        if modifier not in _MODIFIERS:
+            raise ProgramError(f"{modifier!r} does not modify a contract", fix=_nearest(modifier, _MODIFIERS))
+        changes |= _MODIFIERS[modifier]
+    found = replace(contract, **changes)  # type: ignore[arg-type]
+    if not _legal(found):
+        raise ProgramError(
+            f"{name}: no known chip computes with {_facts(found)}", fix=f"the nearest is {_closest(found)}"
+        )
+    return found
+
+
+def _legal(contract: Contract) -> bool:
+    key = (contract.rule, contract.multiplier_bits)
+    if key not in _LEGAL:
+        return False
+    accumulators, activations = _LEGAL[key]
+    wide = contract.activations == "int16" and (contract.accumulator_bits == 16 or not contract.symmetric)
+    return contract.accumulator_bits in accumulators and contract.activations in activations and not wide
+
+
+def _facts(contract: Contract) -> str:
+    return (
+        f"rule {contract.rule}, {contract.multiplier_bits}-bit multipliers, {contract.accumulator_bits}-bit "
+        f"accumulators and {'symmetric' if contract.symmetric else 'asymmetric'} {contract.activations}"
+    )
+
+
+def _closest(contract: Contract) -> str:
+    """The legal combination that differs in the fewest fields, named."""
+
+    def distance(name: str) -> int:
+        other = find_contract(name)
+        return sum(getattr(contract, f.name) != getattr(other, f.name) for f in fields(Contract) if f.name != "source")
+
+    names = [base + modifier for base in CONTRACTS for modifier in ("", *(f"+{m}" for m in _MODIFIERS))]
+    return min((n for n in names if _known(n)), key=distance)
+
+
+def _known(name: str) -> bool:
+    base, *modifiers = name.split("+")
+    changed: dict[str, object] = {}
+    for modifier in modifiers:
+        changed |= _MODIFIERS[modifier]
+    return _legal(replace(CONTRACTS[base], **changed))  # type: ignore[arg-type]
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1, 0.5)
+    every = f"known: {', '.join(sorted(known))}"
+    return f"did you mean {close[0]!r}? {every}" if close else every

@@ -1,11 +1,9 @@
-"""The simulated NPU: runs a program's instructions in order on int8 tensors."""
+"""The simulated NPU: runs a program's instructions in order on integer tensors."""
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from runtime.npu.fast import PlainStep, Step, prepare
-from runtime.npu.kernels import Int8
+from runtime.npu.kernels import Values
 from runtime.npu.plain import operations
 from runtime.npu.program import Program
 from runtime.npu.verify import require, verify
@@ -31,8 +29,8 @@ class Device:
         self._plain: tuple[Step, ...] = tuple(PlainStep(operation) for operation in plain)
         self._steps = prepare(plain, self._specs, program.outputs, threads) if fast else self._plain
 
-    def run(self, tensors: Tensors) -> dict[str, Int8]:
-        """The program's outputs for int8 ``tensors``, one for each of its inputs.
+    def run(self, tensors: Tensors) -> dict[str, Values]:
+        """The program's outputs for ``tensors``, one for each of its inputs.
 
         Raises:
             ProgramError: a tensor is missing, unknown, or of another shape or type; an accumulator leaves int32.
@@ -42,23 +40,23 @@ class Device:
             step.run(values)
         return {name: values[name] for name in self.program.outputs}
 
-    def trace(self, tensors: Tensors) -> dict[str, Int8]:
+    def trace(self, tensors: Tensors) -> dict[str, Values]:
         """Every activation tensor, inputs included, from the plain kernels; raises as ``run``."""
         values = self._checked(tensors)
         for step in self._plain:
             step.run(values)
         return values
 
-    def _checked(self, tensors: Tensors) -> dict[str, Int8]:
+    def _checked(self, tensors: Tensors) -> dict[str, Values]:
         expected = self.program.inputs
         missing = sorted(set(expected) - set(tensors))
         require(not missing, f"input {missing[:1]} is missing")
         unknown = sorted(set(tensors) - set(expected))
         require(not unknown, f"{unknown[:1]} is not an input", fix=f"the inputs are {', '.join(expected)}")
-        values: dict[str, Int8] = {}
+        values: dict[str, Values] = {}
         for name in expected:
             spec, value = self._specs[name], tensors[name]
-            same = value.dtype == np.int8 and value.shape == spec.shape
-            require(same, f"got {value.dtype} {value.shape}, expected int8 {spec.shape}", f"input {name!r}")
-            values[name] = value.astype(np.int8, copy=False)
+            same = value.dtype == spec.dtype and value.shape == spec.shape
+            require(same, f"got {value.dtype} {value.shape}, expected {spec.dtype} {spec.shape}", f"input {name!r}")
+            values[name] = value.astype(spec.dtype, copy=False)
         return values

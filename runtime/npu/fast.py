@@ -1,4 +1,4 @@
-"""The fast path: pieces of a program as onnxruntime sessions, with plain kernels in between where nothing is proven."""
+"""The fast path: pieces of a program as onnxruntime sessions, with tables and plain kernels in between."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,24 @@ from typing import Protocol
 import numpy as np
 import onnxruntime as ort
 
-from runtime.npu.kernels import Int8, Operation
-from runtime.npu.lowering import LOWERINGS, Range, Source, output_range
-from runtime.npu.onnx_writer import ELEMENT_TYPES, Graph, Port
+from runtime.errors import ProgramError
+from runtime.npu.kernels import KERNELS, Operation, Values
+from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
+from runtime.npu.lowering.host import integer_kernels_exact, open_session
+from runtime.npu.lowering.values import Range
+from runtime.npu.onnx_writer import Port
 from runtime.npu.plain import run_plain
 from runtime.tensors import TensorSpec
 
-DISABLED = ("ConvMulFusion", "ConvAddFusion", "MatMulScaleFusion", "MatMulAddFusion")
-"""Graph optimizations that move a factor into weights and so change roundings."""
+TABLES = frozenset({"lookup", "requantize"})
+"""Opcodes with one input whose output depends on that one value."""
 
 
 class Step(Protocol):
     """A piece of a prepared program."""
 
-    def run(self, values: MutableMapping[str, Int8]) -> None:
-        """Read int8 tensors from ``values`` and add what this step writes."""
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """Read tensors from ``values`` and add what this step writes."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,35 @@ class PlainStep:
 
     operation: Operation
 
-    def run(self, values: MutableMapping[str, Int8]) -> None:
-        """See ``Step``; raises ProgramError when an accumulator leaves int32."""
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``; raises ProgramError when an accumulator leaves its width."""
         values[self.operation.instruction.output] = run_plain(self.operation, values)
+
+
+@dataclass(frozen=True)
+class TableStep:
+    """One instruction on 8-bit values as a table of its 256 outputs, indexed by the input's byte."""
+
+    source: str
+    output: TensorSpec
+    table: bytes
+
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``."""
+        found = values[self.source].tobytes().translate(self.table)
+        values[self.output.name] = np.frombuffer(found, self.output.dtype).reshape(self.output.shape)
+
+
+@dataclass(frozen=True)
+class ConstantStep:
+    """A tensor that does not depend on the input."""
+
+    name: str
+    value: Values
+
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``."""
+        values[self.name] = self.value
 
 
 @dataclass(frozen=True)
@@ -43,7 +72,7 @@ class SessionStep:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
-    def run(self, values: MutableMapping[str, Int8]) -> None:
+    def run(self, values: MutableMapping[str, Values]) -> None:
         """See ``Step``."""
         feeds = {f"in{i}": values[name] for i, name in enumerate(self.inputs)}
         values.update(zip(self.outputs, self.session.run(None, feeds), strict=True))
@@ -60,79 +89,118 @@ def prepare(
         outputs: its outputs.
         threads: intra-operator threads of each session; 0 lets onnxruntime choose.
     """
-    ranges = {name: _full_range(spec) for name, spec in specs.items()}
     needed_later = [
         {name for other in operations[i:] for name in other.instruction.inputs} | set(outputs)
         for i in range(1, len(operations) + 1)
     ]
-    steps: list[Step] = []
-    segment = _Segment()
+    plan = _Plan(specs, threads)
     for operation, needed in zip(operations, needed_later, strict=True):
+        plan.add(operation, needed)
+    return plan.finish(set(outputs))
+
+
+class _Plan:
+    """Steps so far, and the session that is being built."""
+
+    def __init__(self, specs: Mapping[str, TensorSpec], threads: int) -> None:
+        self.specs, self.threads = specs, threads
+        self.integer_kernels = integer_kernels_exact()
+        self.ranges: dict[str, Range] = {name: _full_range(spec) for name, spec in specs.items()}
+        self.constants: dict[str, Values] = {}
+        self.steps: list[Step] = []
+        self.segment = _Segment(Builder(self.integer_kernels))
+
+    def add(self, operation: Operation, needed: set[str]) -> None:
+        """Append an instruction; ``needed`` are the tensors that are read after it."""
         item = operation.instruction
-        lowered = segment.lower(operation, ranges)
-        if not lowered:
-            steps.extend(segment.finish(specs, needed | set(item.inputs), threads))
-            steps.append(PlainStep(operation))
-            segment = _Segment()
-        ranges[item.output] = output_range(operation, tuple(ranges[name] for name in item.inputs))
-    return (*steps, *segment.finish(specs, set(outputs), threads))
+        if item.opcode == "constant":
+            self._constant(operation)
+            return
+        if not self.segment.lower(operation, self.ranges, self.constants):
+            self._close(needed | set(item.inputs))
+            self.steps.append(_table(operation) or PlainStep(operation))
+        made = self.segment.values.get(item.output)
+        self.ranges[item.output] = (
+            output_range(operation, tuple(self.ranges[name] for name in item.inputs)) if made is None else made.range
+        )
+
+    def finish(self, outputs: set[str]) -> tuple[Step, ...]:
+        """All steps."""
+        self._close(outputs)
+        return tuple(self.steps)
+
+    def _close(self, needed: set[str]) -> None:
+        self.steps += self.segment.finish(self.specs, needed, self.threads)
+        self.segment = _Segment(Builder(self.integer_kernels))
+
+    def _constant(self, operation: Operation) -> None:
+        name, value = operation.output.name, KERNELS["constant"](operation, ())
+        zero = operation.output_zero()
+        self.constants[name] = value
+        self.ranges[name] = int(value.min()) - zero, int(value.max()) - zero
+        self.steps.insert(0, ConstantStep(name, value))
 
 
 class _Segment:
     """Instructions that go into one session."""
 
-    def __init__(self) -> None:
-        self.graph = Graph()
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
         self.inputs: list[str] = []
-        self.values: dict[str, str] = {}
+        self.values: dict[str, Value] = {}
         self.written: list[str] = []
 
-    def lower(self, operation: Operation, ranges: Mapping[str, Range]) -> bool:
-        """Append the instruction; ``False`` when it must run with its plain kernel."""
+    def lower(self, operation: Operation, ranges: Mapping[str, Range], constants: Mapping[str, Values]) -> bool:
+        """Append the instruction; ``False`` when it must run otherwise."""
         item = operation.instruction
         lowering = LOWERINGS.get(item.opcode)
         if lowering is None:
             return False
         for name, spec in zip(item.inputs, operation.inputs, strict=True):
             if name not in self.values:
-                self._enter(spec)
-        sources = tuple(Source(self.values[name], ranges[name]) for name in item.inputs)
-        output = lowering(self.graph, operation, sources)
-        if output is None:
+                self._enter(spec, ranges[name], constants.get(name))
+        made = lowering(self.builder, operation, tuple(self.values[name] for name in item.inputs))
+        if made is None:
             return False
-        self.values[item.output] = output
+        self.values[item.output] = made
         self.written.append(item.output)
         return True
 
-    def _enter(self, spec: TensorSpec) -> None:
-        """Bring an int8 tensor in as centred float32."""
-        port = Port(f"in{len(self.inputs)}", "int8", spec.shape)
-        self.graph.inputs.append(port)
+    def _enter(self, spec: TensorSpec, range_: Range, constant: Values | None) -> None:
+        """Bring a tensor in as its integers."""
+        if constant is not None:
+            self.values[spec.name] = Value(spec, range_, raw=self.builder.constant(constant))
+            return
+        port = Port(f"in{len(self.inputs)}", spec.dtype, spec.shape)
+        self.builder.graph.inputs.append(port)
         self.inputs.append(spec.name)
-        raw = self.graph.node("Cast", [port.name], to=ELEMENT_TYPES["float32"])
-        zero = self.graph.constant(np.array(spec.zero_point, np.float32))
-        self.values[spec.name] = self.graph.node("Sub", [raw, zero])
+        self.values[spec.name] = Value(spec, range_, raw=port.name)
 
     def finish(self, specs: Mapping[str, TensorSpec], needed: set[str], threads: int) -> list[Step]:
         """The session that gives the tensors in ``needed``; empty when there is nothing to run."""
         outputs = tuple(name for name in self.written if name in needed)
         if not outputs:
             return []
+        graph = self.builder.graph
         for index, name in enumerate(outputs):
-            spec = specs[name]
-            zero = self.graph.constant(np.array(spec.zero_point, np.float32))
-            raw = self.graph.node("Add", [self.values[name], zero])
-            port = Port(f"out{index}", "int8", spec.shape)
-            self.graph.node("Cast", [raw], port.name, to=ELEMENT_TYPES["int8"])
-            self.graph.outputs.append(port)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = ort.InferenceSession(
-            self.graph.model(), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(DISABLED)
-        )
-        return [SessionStep(session, tuple(self.inputs), outputs)]
+            port = Port(f"out{index}", specs[name].dtype, specs[name].shape)
+            graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
+            graph.outputs.append(port)
+        return [SessionStep(open_session(graph.model(), threads), tuple(self.inputs), outputs)]
+
+
+def _table(operation: Operation) -> TableStep | None:
+    """The instruction as a table, or ``None`` where it is none or some value leaves the accumulator."""
+    dtype = operation.contract.activations
+    if operation.instruction.opcode not in TABLES or dtype == "int16":
+        return None
+    try:
+        table = KERNELS[operation.instruction.opcode](operation, (np.arange(256).astype(np.uint8).view(dtype),))
+    except ProgramError:  # the plain kernel reports it if the value occurs
+        return None
+    return TableStep(operation.instruction.inputs[0], operation.output, table.tobytes())
 
 
 def _full_range(spec: TensorSpec) -> Range:
-    zero = spec.zero_point or 0
-    return -128 - zero, 127 - zero
+    zero, info = spec.zero_point or 0, np.iinfo(spec.dtype)
+    return int(info.min) - zero, int(info.max) - zero

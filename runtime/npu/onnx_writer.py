@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 IR_VERSION = 9
 OPSET = 17
 
-ELEMENT_TYPES: Mapping[str, int] = {"float32": 1, "int8": 3, "int32": 6, "int64": 7, "float64": 11}
+ELEMENT_TYPES: Mapping[str, int] = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int16": 5,
+    "int32": 6,
+    "int64": 7,
+    "float64": 11,
+}
 """``TensorProto.DataType`` by numpy name."""
+
+MICROSOFT = "com.microsoft"
 
 Value = int | str | tuple[int, ...]
 
@@ -42,11 +52,14 @@ class Graph:
         self._names += 1
         return f"v{self._names}"
 
-    def node(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Value) -> str:
-        """Append a node of the default operator set; give its output's name (a fresh one unless given)."""
+    def node(
+        self, operator: str, inputs: Sequence[str], output: str | None = None, domain: str = "", **attributes: Value
+    ) -> str:
+        """Append a node of ``domain``, by default ONNX's own; give its output's name (a fresh one unless given)."""
         name = output or self.fresh()
         body = b"".join(_text(1, item) for item in inputs) + _text(2, name) + _text(4, operator)
-        self._nodes.append(body + b"".join(_message(5, _attribute(key, value)) for key, value in attributes.items()))
+        body += b"".join(_message(5, _attribute(key, value)) for key, value in attributes.items())
+        self._nodes.append(body + (_text(7, domain) if domain else b""))
         return name
 
     def constant(self, array: NDArray[np.generic]) -> str:
@@ -69,8 +82,8 @@ class Graph:
                 *(_message(12, _port(port)) for port in self.outputs),
             ]
         )
-        opset = _text(1, "") + _number(2, OPSET)
-        return _number(1, IR_VERSION) + _message(7, graph) + _message(8, opset)
+        sets = (_text(1, "") + _number(2, OPSET), _text(1, MICROSOFT) + _number(2, 1))
+        return _number(1, IR_VERSION) + _message(7, graph) + b"".join(_message(8, each) for each in sets)
 
 
 def _varint(value: int) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from runtime.errors import ProgramError
 from runtime.npu.contracts import find_contract
-from runtime.npu.kernels import KERNELS, Int8, Operation
+from runtime.npu.kernels import KERNELS, Operation, Values
 from runtime.npu.program import Program
 
 
@@ -22,7 +22,7 @@ def operations(program: Program) -> tuple[Operation, ...]:
     )
 
 
-def run_plain(operation: Operation, values: Mapping[str, Int8]) -> Int8:
+def run_plain(operation: Operation, values: Mapping[str, Values]) -> Values:
     """One instruction with its plain kernel, on the tensors it reads.
 
     Raises:

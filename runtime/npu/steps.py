@@ -1,29 +1,33 @@
 """Requantization as a step function of the accumulator, and floating-point formulas proven equal to it.
 
-A contract's ``multiply`` is monotone, so between the output's bounds it is fixed by at most 255 accumulators per
-channel: the smallest one that reaches each level. A formula that is monotone too is the same function exactly when it
-agrees on both sides of every one of these steps; that is what this module checks, over the accumulators that the
-weights and the input's range can reach.
+A contract's rule is monotone, so between the output's bounds it is fixed by at most 255 accumulators per channel: the
+smallest one that reaches each level. A formula that is monotone too is the same function exactly when it agrees on both
+sides of every one of these steps; that is what this module checks, over the accumulators that the weights and the
+input's range can reach.
+
+Product formula (float32): ``rint(f32(acc) * a)``, what onnxruntime's integer kernels compute; checked by evaluating
+that very product. It is rule R4 itself, and nearly always rule R2. For R1 it exists when the factor is one over an even
+integer, not close below a power of two.
 
 Short formula (float32): ``round(a * acc)``, rounding by adding and subtracting 1.5 * 2**23. It is accepted only with
 a margin above the rounding error of the product, so it holds with and without fused multiply-add, on any host.
-It always exists when ``2**(31 - e) / m`` is an even integer, not a power of two, of about 30 to 4000.
 
 Corrected formula (float32): an estimate ``k`` that is right or one too small, plus one where the accumulator has passed
 ``T(k) = period * k + offset``, which must separate both sides of the step to ``k + 1``. The comparison subtracts the
 whole part of the period first, which is exact, so it resolves single accumulators. It exists for most factors when the
 output is on one side of its zero point (after a ReLU).
 
-Long formula (float64): ``round(floor(acc * A + 0.5) * B)``, the two roundings of the reference one after the other;
-checked by evaluating the very same operations.
+Long formula (float64): the rule's one or two roundings one after the other; checked by evaluating the same operations.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.npu.contracts import INT32_MAX, Contract, Integers
+from runtime.npu.contracts import Contract
+from runtime.npu.requantize import INT32_MAX, Integers
 
 MAX_ACCUMULATOR = 2**23
 """Float32 holds integers up to 2**24; half of that leaves room for the corrected formula's bias."""
@@ -38,48 +42,58 @@ class Scaling:
     """Per-channel requantization, without zero point.
 
     Attributes:
-        contract: the integer rule.
-        multiplier: [C].
-        shift: [C].
+        rule: accumulators [C, K] to scaled integers, monotone along K.
+        factors: about what it multiplies with: [C].
         low: [C], smallest reachable accumulator.
         high: [C], largest reachable accumulator.
         bounds: smallest and largest output, relative to the output's zero point.
+        rounds_twice: whether the rule rounds to an integer before its shift to the right.
+        defined: whether the rule is defined on every reachable accumulator.
     """
 
-    contract: Contract
-    multiplier: Integers
-    shift: Integers
+    rule: Callable[[Integers], Integers]
+    factors: NDArray[np.float64]
     low: Integers
     high: Integers
     bounds: tuple[int, int]
-
-    def in_domain(self) -> bool:
-        """Whether every reachable accumulator, also times ``2**shift``, fits int32."""
-        largest = np.maximum(np.abs(self.low), np.abs(self.high))
-        scaled = largest.astype(np.float64) * 2.0 ** np.maximum(self.shift, 0)
-        return bool((scaled <= INT32_MAX).all())
+    rounds_twice: bool = False
+    defined: bool = True
 
     def levels(self) -> Integers:
         """The outputs above the smallest: [K]."""
         return np.arange(self.bounds[0] + 1, self.bounds[1] + 1, dtype=np.int64)
 
-    def factors(self) -> NDArray[np.float64]:
-        """The real factors: [C]."""
-        return self.multiplier * 2.0 ** (self.shift.astype(np.float64) - 31)
+
+def scaling(
+    contract: Contract,
+    factor: tuple[Integers, Integers],
+    reach: tuple[Integers, Integers],
+    bounds: tuple[int, int],
+) -> Scaling:
+    """The contract's rule with ``factor`` (multipliers and shifts, [C]) over accumulators in ``reach`` (each [C])."""
+    multiplier, shift = factor
+    double = contract.rule in ("r1", "r3")
+    largest = np.maximum(np.abs(reach[0]), np.abs(reach[1])).astype(np.float64)
+    defined = largest * (2.0 ** np.maximum(shift, 0) if double else 1.0) <= INT32_MAX
+
+    def rule(acc: Integers) -> Integers:
+        return contract.multiply(acc, multiplier[:, None], shift[:, None])
+
+    factors = np.ldexp(multiplier.astype(np.float64), shift - contract.multiplier_bits)
+    return Scaling(rule, factors, *reach, bounds, double, bool(defined.all()))
 
 
-def find_steps(scaling: Scaling) -> Integers:
+def find_steps(scaled: Scaling) -> Integers:
     """The smallest accumulator in [low, high] that reaches each level, ``high + 1`` where none does: [C, K]."""
-    levels, factor = scaling.levels()[None, :], scaling.factors()[:, None]
-    low, high = scaling.low[:, None], scaling.high[:, None] + 1
+    levels, factor = scaled.levels()[None, :], scaled.factors[:, None]
+    low, high = scaled.low[:, None], scaled.high[:, None] + 1
     with np.errstate(divide="ignore"):
         guess = np.where(factor > 0, (levels - 0.5) / factor, np.where(levels > 0, np.inf, -np.inf))
     centre = np.clip(guess, low, high).astype(np.int64)
     below, above = np.maximum(centre - 4, low), np.minimum(centre + 4, high)
-    multiplier, shift = scaling.multiplier[:, None], scaling.shift[:, None]
 
     def reaches(acc: Integers) -> NDArray[np.bool_]:
-        reached: NDArray[np.bool_] = scaling.contract.multiply(acc, multiplier, shift) >= levels
+        reached: NDArray[np.bool_] = scaled.rule(acc) >= levels
         return reached
 
     top = np.broadcast_to(high, above.shape)
@@ -94,14 +108,14 @@ def find_steps(scaling: Scaling) -> Integers:
     return below
 
 
-def fit_short(scaling: Scaling, steps: Integers) -> NDArray[np.float32] | None:
+def fit_short(scaled: Scaling, steps: Integers) -> NDArray[np.float32] | None:
     """Slopes ``a`` [C] for which ``round(a * acc)`` is the rule, or ``None`` where some channel has none."""
-    before, at, before_counts, at_counts = _sides(scaling, steps)
-    ties = scaling.levels()[None, :] - 0.5
-    slopes = np.zeros(len(scaling.low), np.float32)
+    before, at, before_counts, at_counts = _sides(scaled, steps)
+    ties = scaled.levels()[None, :] - 0.5
+    slopes = np.zeros(len(scaled.low), np.float32)
     open_channels = np.ones(len(slopes), bool)
     for nudge in _SLOPES:
-        slope = (scaling.factors() * (1 + nudge)).astype(np.float32)
+        slope = (scaled.factors * (1 + nudge)).astype(np.float32)
         upper, lower = slope.astype(np.float64)[:, None] * at, slope.astype(np.float64)[:, None] * before
         good = (upper - ties > np.abs(upper) * _MARGIN) | ~at_counts
         good &= (ties - lower > np.abs(lower) * _MARGIN) | ~before_counts
@@ -133,15 +147,15 @@ class CorrectedFormula:
     steepness: NDArray[np.float32]
 
 
-def fit_corrected(scaling: Scaling, steps: Integers) -> CorrectedFormula | None:
+def fit_corrected(scaled: Scaling, steps: Integers) -> CorrectedFormula | None:
     """The corrected formula, or ``None`` where it is not proven for some channel."""
-    factors, levels = scaling.factors(), scaling.levels()[None, :]
+    factors, levels = scaled.factors, scaled.levels()[None, :]
     if not levels.size or (factors < 2.0**-13).any() or (factors > 0.25).any():
         return None
     period = 1 / factors
     bias, whole = -np.rint(period / 2), np.rint(period)
     slope, part = factors.astype(np.float32), (period - whole).astype(np.float32)
-    before, at, before_counts, at_counts = _sides(scaling, steps)
+    before, at, before_counts, at_counts = _sides(scaled, steps)
     lower, upper = before + bias[:, None], at + bias[:, None]
     line = whole[:, None] * (levels - 1) + part.astype(np.float64)[:, None] * (levels - 1)
     left = np.where(before_counts, lower - line, -np.inf).max(axis=1)
@@ -149,7 +163,7 @@ def fit_corrected(scaling: Scaling, steps: Integers) -> CorrectedFormula | None:
     left, right = np.where(np.isinf(left), right - 1, left), np.where(np.isinf(right), left + 1, right)
     offset = np.nan_to_num((left + right) / 2).astype(np.float32)
     distance = np.nan_to_num(np.minimum(right - offset, offset - left), nan=1.0)
-    rounding = (np.abs(scaling.bounds).max() + 8) * 2.0**-22  # next to a step, all terms are below 255 / 2 + 4
+    rounding = (np.abs(scaled.bounds).max() + 8) * 2.0**-22  # next to a step, all terms are below 255 / 2 + 4
     estimate = slope.astype(np.float64)[:, None]
     near = (estimate * upper > levels - 1.25) | ~at_counts
     near &= (estimate * lower < levels - 0.75) | ~before_counts
@@ -162,51 +176,104 @@ def fit_corrected(scaling: Scaling, steps: Integers) -> CorrectedFormula | None:
 
 @dataclass(frozen=True)
 class LongFormula:
-    """``round(floor(acc * first + 0.5) * second)`` in float64, both [C]."""
+    """In float64, every array [C]: with ``second``, ``round(floor(acc * first + 0.5) * second)``; without it
+    ``floor(acc * first + 0.5)`` where ``half_up``, else ``round(acc * first)``; ``round`` takes ties to even.
+    """
 
     first: NDArray[np.float64]
-    second: NDArray[np.float64]
+    second: NDArray[np.float64] | None = None
+    half_up: bool = False
+
+    def evaluate(self, acc: Integers) -> NDArray[np.float64]:
+        """The outputs for accumulators [C, K]."""
+        value: NDArray[np.float64] = acc * self.first[:, None]
+        if self.second is not None:
+            value = np.floor(value + 0.5) * self.second[:, None]
+        rounded: NDArray[np.float64] = np.floor(value + 0.5) if self.half_up else np.rint(value)
+        return rounded
 
 
-def fit_long(scaling: Scaling, steps: Integers) -> LongFormula | None:
-    """The long formula, or ``None`` where it is not the rule for some channel."""
-    shift = scaling.shift.astype(np.float64)
-    first = scaling.multiplier * 2.0 ** (np.maximum(shift, 0) - 31)
-    second = 2.0 ** np.minimum(shift, 0) * _NUDGE
-    before, at, before_counts, at_counts = _sides(scaling, steps)
+def fit_long(scaled: Scaling, steps: Integers) -> LongFormula | None:
+    """The long formula, or ``None`` where none is the rule for some channel."""
+    before, at, before_counts, at_counts = _sides(scaled, steps)
+    levels, factors = scaled.levels()[None, :], scaled.factors
+    # A rule that rounds twice multiplies by m * 2**-31 in [1/2, 1), or more, and then shifts to the right.
+    right = np.minimum(np.frexp(factors)[1], 0)
+    candidates = [LongFormula(np.ldexp(factors, -right), np.ldexp(_NUDGE, right))] if scaled.rounds_twice else []
+    candidates += [LongFormula(factors, None, True), LongFormula(factors), LongFormula(factors * _NUDGE)]
+    for formula in candidates:
+        good = (formula.evaluate(at) >= levels) | ~at_counts
+        good &= (formula.evaluate(before) < levels) | ~before_counts
+        if good.all():
+            return formula
+    return None
 
-    def evaluate(acc: Integers) -> NDArray[np.float64]:
-        value: NDArray[np.float64] = np.rint(np.floor(acc * first[:, None] + 0.5) * second[:, None])
-        return value
 
-    levels = scaling.levels()[None, :]
-    good = ((evaluate(at) >= levels) | ~at_counts) & ((evaluate(before) < levels) | ~before_counts)
-    return LongFormula(first, second) if good.all() else None
+def fit_product(scaled: Scaling, steps: Integers) -> NDArray[np.float32] | None:
+    """Slopes ``a`` [C] for which ``rint(f32(acc) * a)`` is the rule, or ``None`` where some channel has none.
+
+    Both sides of a step to level k bound the slope by ``(k - 1/2) / acc``; besides the factor itself, numbers
+    between the tightest bounds are tried.
+    """
+    before, at, before_counts, at_counts = _sides(scaled, steps)
+    levels = scaled.levels()[None, :]
+    least, most = _slope_bounds(scaled, steps)
+    middle = np.where(np.isfinite(most), (least + most) / 2, np.maximum(least, scaled.factors))
+    slopes, waiting = np.zeros(len(at), np.float32), np.ones(len(at), bool)
+    for candidate in (scaled.factors, middle, least, most, scaled.factors * (1 + 2.0**-22)):
+        slope = np.where(np.isfinite(candidate), candidate, 0).astype(np.float32)
+        good = (_product(at, slope) >= levels) | ~at_counts
+        good &= (_product(before, slope) < levels) | ~before_counts
+        chosen = waiting & good.all(axis=1)
+        slopes[chosen] = slope[chosen]
+        waiting &= ~chosen
+        if not waiting.any():
+            return slopes
+    return None
+
+
+def _slope_bounds(scaled: Scaling, steps: Integers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The smallest and largest slope that keep every step in place, were the product exact: each [C]."""
+    before, at, before_counts, at_counts = _sides(scaled, steps)
+    ties = np.broadcast_to(scaled.levels()[None, :] - 0.5, at.shape)
+
+    def bound(acc: Integers, counts: NDArray[np.bool_], otherwise: float) -> NDArray[np.float64]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(counts, ties / acc, otherwise)
+
+    lower = [bound(at, at_counts & (at > 0), 0.0), bound(before, before_counts & (before < 0), 0.0)]
+    upper = [bound(before, before_counts & (before > 0), np.inf), bound(at, at_counts & (at < 0), np.inf)]
+    return np.max(np.hstack(lower), axis=1, initial=0.0), np.min(np.hstack(upper), axis=1, initial=np.inf)
+
+
+def _product(acc: Integers, slope: NDArray[np.float32]) -> NDArray[np.float32]:
+    value: NDArray[np.float32] = np.rint(acc.astype(np.float32) * slope[:, None])
+    return value
 
 
 Formula = NDArray[np.float32] | CorrectedFormula | LongFormula
 """Short (its slopes), corrected or long."""
 
 
-def fit(scaling: Scaling, images: bool) -> Formula | None:
+def fit(scaled: Scaling, images: bool) -> Formula | None:
     """The cheapest formula that is proven, or ``None``; the corrected one is only for ``images`` [N, C, H, W]."""
-    if not scaling.in_domain():
+    if not scaled.defined:
         return None
-    steps = find_steps(scaling)
-    short = fit_short(scaling, steps)
+    steps = find_steps(scaled)
+    short = fit_short(scaled, steps)
     if short is not None:
         return short
-    corrected = fit_corrected(scaling, steps) if images else None
-    return fit_long(scaling, steps) if corrected is None else corrected
+    corrected = fit_corrected(scaled, steps) if images else None
+    return fit_long(scaled, steps) if corrected is None else corrected
 
 
-def fit_wide(scaling: Scaling) -> LongFormula | None:
+def fit_wide(scaled: Scaling) -> LongFormula | None:
     """The long formula for accumulators that float32 does not hold, or ``None``."""
-    return fit_long(scaling, find_steps(scaling)) if scaling.in_domain() else None
+    return fit_long(scaled, find_steps(scaled)) if scaled.defined else None
 
 
-def _sides(scaling: Scaling, steps: Integers) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_]]:
+def _sides(scaled: Scaling, steps: Integers) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_]]:
     """The reachable accumulators just before and at each step, and whether each of them exists."""
-    low, high = scaling.low[:, None], scaling.high[:, None]
+    low, high = scaled.low[:, None], scaled.high[:, None]
     before = np.minimum(steps - 1, high)
     return before, steps, before >= low, steps <= high

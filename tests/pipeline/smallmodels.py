@@ -7,14 +7,19 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper, parser
 
+from pipeline.compile.bundling import Use, bundle
 from pipeline.compile.lower import lower
-from pipeline.compile.partitions import Partition, onnx_models
+from pipeline.compile.partitions import Partition, cut, onnx_models
+from pipeline.compile.support import no_kernel
 from pipeline.graph.model import check
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.ptq import quantize
 from pipeline.targets import library
+from pipeline.targets.placement import by_kernel, place
+from runtime.adapters.detection import BoxDecoder
+from runtime.adapters.image import Preprocess
 from runtime.npu.device import Device
 
 TARGETS = Path(__file__).parents[2] / "configs" / "targets"
@@ -114,3 +119,23 @@ def pair(name, real, scale, zero=0):
 
 def names(model: onnx.ModelProto):
     return [n.name for n in model.graph.node]
+
+
+_BUNDLED = """g (float[1,3,16,16] image) => (float[1,1,16,16] scores, float[1,4,16,16] boxes) {
+    a = Relu (image)
+    scores = Conv (a, w)
+    boxes = Conv (a, v)
+}"""
+
+
+def small_bundle(path, **use):
+    """A bundle of a network of three operators, with one golden vector, at ``path``."""
+    rng = np.random.default_rng(0)
+    weights = {n: rng.normal(size=(c, 3, 1, 1)).astype(np.float32) for n, c in (("w", 1), ("v", 4))}
+    lossy = quantized(model(_BUNDLED, **weights), images((1, 3, 16, 16), low=0.0))[0]
+    whole = view(lossy)
+    partitions = cut(whole, place(whole, by_kernel(no_kernel), None))
+    about = Use("tiny", ("a",), Preprocess(16, 16, (0, 0, 0), (1, 1, 1)), BoxDecoder(1, 0.5, 0.5, 10), (), {}, **use)
+    pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
+    bundle(path, about, whole, partitions, onnx_models(lossy, partitions), target(), golden=[pixels])
+    return path

@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from pipeline import cli
+from pipeline.benches.rows import Row
 from pipeline.configfile import schema
 from pipeline.run import plan, run
 
@@ -72,8 +73,8 @@ def test_help_is_fast_and_imports_nothing_heavy():
 
 def test_every_command_has_help(capsys):
     commands = typer.main.get_command(cli.app).commands
-    inner = [("config", name) for name in commands["config"].commands]
-    assert len(inner) == 2
+    inner = [(group, name) for group in ("config", "keys") for name in commands[group].commands]
+    assert len(inner) == 3
     for words in [*((name,) for name in commands), *inner]:
         with pytest.raises(SystemExit) as stop:
             cli.main([*words, "--help"])
@@ -267,10 +268,59 @@ def test_bench_without_a_run_is_told(tmp_path, tiny_config, monkeypatch):
 
 
 def test_bench_prints_a_table(monkeypatch, tiny_config, capsys):
-    from pipeline import bench  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
 
-    rows = (bench.Row("bytes", "0", "differing"), bench.Row("ms per frame", "12.5", "host"))
-    monkeypatch.setattr(bench, "bench", lambda config, folder, console: rows)
+    rows = (Row("bytes", "0", "differing"), Row("ms per frame", "12.5", "host"))
+    monkeypatch.setattr(bundle, "bench", lambda config, folder, console: rows)
+    monkeypatch.setattr(check, "rows", lambda console: [Row("error", "1 %", "against silicon")])
     with pytest.raises(SystemExit):
         cli.main(["bench", str(tiny_config)])
-    assert capsys.readouterr().out == "bytes            0  differing\nms per frame  12.5  host\n"
+    table = "bytes            0  differing\nms per frame  12.5  host\n"
+    assert capsys.readouterr().out == f"{table}error  1 %  against silicon\n"
+
+
+def test_keys_new_says_where_the_keys_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words in (["keys", "new"], ["keys", "new", "ci", "--out", "other", "--expires", "2099-12-31"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "keys/bundle.key: signs; keep it secret" in out
+    assert "other/ci.pub: goes onto devices (npu-run --trust)" in out
+    assert "expires: 2099-12-31\n-----BEGIN PUBLIC KEY" in Path("other/ci.pub").read_text()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["keys", "new"])
+    assert stop.value.code == 1
+    assert "keys/bundle.key exists; a key is never replaced" in capsys.readouterr().err
+
+
+def test_package_signs_a_use_case_and_again_when_the_key_changes(command, shop):
+    (shop.folder / "a.key").write_text("one")
+    assert "package: stale because never run" in command("package", "shop.yaml")[1]
+    signed = command("package", "shop.yaml", "--sign", "a.key")
+    assert signed[0] == 0
+    assert "package: stale because package.sign changed None -> " in signed[1]
+    assert command("package", "shop.yaml", "--sign", "a.key")[1].splitlines()[:3] == [
+        "train: fresh",
+        "export: fresh",
+        "package: fresh",
+    ]
+    (shop.folder / "a.key").write_text("two")
+    assert "a.key (package.sign) changed" in command("package", "shop.yaml", "--sign", "a.key")[1]
+
+
+def test_package_signs_a_bundle_where_it_lies(command, tmp_path):
+    from smallmodels import small_bundle  # noqa: PLC0415 (imports onnx)
+
+    from runtime.bundle import open_bundle  # noqa: PLC0415 (imports numpy)
+    from runtime.trust import read_trust  # noqa: PLC0415
+
+    small_bundle(tmp_path / "x.npub")
+    command("keys", "new", "ci")
+    code, out, _ = command("package", str(tmp_path / "x.npub"), "--sign", "keys/ci.key")
+    assert (code, out) == (0, f"{tmp_path}/x.npub: signed\n")
+    assert open_bundle(tmp_path / "x.npub", trust=read_trust(Path("keys/ci.pub"))).signer.name == "ci"
+    code, _, err = command("package", str(tmp_path / "x.npub"))
+    assert code == 2
+    assert "pipeline package BUNDLE --sign KEY" in err

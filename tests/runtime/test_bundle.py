@@ -5,6 +5,8 @@ import io
 import json
 import os
 import struct
+import time
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +17,9 @@ import tiny
 
 from runtime import archive, bundle, strict_json
 from runtime.bundle import GoldenEntry, open_bundle, write_bundle
-from runtime.errors import BundleError
-from runtime.manifest import FileEntry, Line, Manifest
+from runtime.errors import BundleError, LimitError
+from runtime.limits import Limits
+from runtime.manifest import FileEntry, Line, Manifest, Zone
 from runtime.tensors import TensorSpec
 
 
@@ -119,9 +122,70 @@ def test_what_never_ends_is_not_read(tmp_path):
 
 
 def test_too_large(tmp_path, tiny_bundle, monkeypatch):
-    monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
-    with pytest.raises(BundleError, match="is larger than 1000 bytes"):
-        open_bundle(tiny_bundle)
+    with pytest.raises(LimitError, match=r"is larger than 1000 bytes \(the limit is bundle_bytes = 1000; --limits can"):
+        open_bundle(tiny_bundle, limits=Limits(bundle_bytes=1000))
+    monkeypatch.setattr(bundle, "LIMITS", Limits(bundle_bytes=1000))
+    manifest, payloads = tiny.whole()
+    with pytest.raises(LimitError, match=r"x\.npub: would have \d+ bytes"):
+        write_bundle(tmp_path / "x.npub", manifest, payloads)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_bundle_asks_for_is_held_against_the_limits(tiny_bundle):
+    cases = {
+        "holds 5 files": Limits(files=4),
+        r"manifest\.json: has \d+ bytes": Limits(json_bytes=100),
+        r"manifest\.json: has lists or objects too deep": Limits(json_depth=3),
+        r"manifest\.json: has too many values": Limits(json_values=50),
+        r"tensor image has 4 dimensions": Limits(tensor_rank=3),
+        r"tensor image has shape \[1, 3, 16, 24\]": Limits(tensor_elements=1151),
+        "has tensors of 1632 elements together": Limits(all_elements=1631),
+        r"models/0\.onnx: has too many nodes": Limits(model_nodes=3),
+    }
+    for message, limits in cases.items():
+        with pytest.raises(LimitError, match=message):
+            open_bundle(tiny_bundle, limits=limits)
+    bundle = open_bundle(tiny_bundle, limits=Limits(array_bytes=100))
+    with pytest.raises(LimitError, match=r"golden/inputs\.npz: unpacks to \d+ bytes of arrays"):
+        bundle.arrays("golden/inputs.npz")
+
+
+def test_entries_that_share_bytes(tmp_path):
+    """A zip bomb whose files all lie over each other (D. Fifield, A better zip bomb, 2019)."""
+    data = archive.pack({f"f{i:03}": bytes(10_000) for i in range(100)})
+    start = struct.unpack_from("<L", data, len(data) - 6)[0]
+    central = bytearray(data[start:])
+    for index in range(100):
+        central[index * 50 + 42 : index * 50 + 46] = bytes(4)
+    path = tmp_path / "bomb.npub"
+    path.write_bytes(data[:start] + bytes(central))
+    with pytest.raises(BundleError, match="f001 shares bytes with another file"):
+        open_bundle(path)
+
+
+def test_a_link_to_a_bundle_is_followed_and_one_in_it_is_not(tmp_path, tiny_bundle):
+    (tmp_path / "current.npub").symlink_to(tiny_bundle)
+    assert open_bundle(tmp_path / "current.npub").manifest.name == "tiny"
+
+
+def test_json_of_countless_small_values_is_refused_before_it_is_built(tmp_path, tiny_bundle):
+    for content in (b'{"a":[' + b"[]," * 300_000 + b"[]]}", b'{"a":' + b"[" * 300_000):
+        path = rewritten(tmp_path, tiny_bundle, lambda e, c=content: e.update({"manifest.json": c}))
+        tracemalloc.start()
+        with pytest.raises(LimitError, match=r"has too many values|too deep"):
+            open_bundle(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * path.stat().st_size
+
+
+def test_json_with_quotes_that_never_close(tmp_path, tiny_bundle):
+    content = b'{"a": "' + b'\\"' * 1_000_000
+    path = rewritten(tmp_path, tiny_bundle, lambda e: e.update({"manifest.json": content}))
+    began = time.process_time()
+    with pytest.raises(BundleError, match="is not JSON"):
+        open_bundle(path)
+    assert time.process_time() - began < 5
 
 
 def test_no_manifest(tmp_path, tiny_bundle):
@@ -212,15 +276,16 @@ def test_encrypted_damaged_and_misplaced_entries(tmp_path, tiny_bundle):
         (b"{", "is not JSON"),
         (b'{"schema": ' + b"1" * 5000 + b"}", "is not JSON"),
         (b"\xff", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, "has lists or objects too deep inside each other"),
+        (b"[" * 16, "is not JSON"),
         (b"[]", "is a list, not an object"),
         (b'"x"', 'is "x", not an object'),
-        (b'{"schema": 1, "schema": 1}', "has a key twice"),
+        (b'{"schema": 2, "schema": 2}', "has a key twice"),
         (b'{"schema": NaN}', "has NaN, which is not JSON"),
         (b"{}", "schema is missing|name is missing"),
-        (b'{"schema": 2}', r"written by a newer version: schema 2, this runtime reads 1 \(update the runtime\)"),
-        (b'{"schema": 0}', "schema is 0, this runtime reads 1"),
-        (b'{"schema": "1"}', "schema is '1', this runtime reads 1"),
+        (b'{"schema": 3}', r"written by a newer version: schema 3, this runtime reads 2 \(update the runtime\)"),
+        (b'{"schema": 1}', "schema is 1, this runtime reads 2"),
+        (b'{"schema": "2"}', "schema is '2', this runtime reads 2"),
     ],
 )
 def test_manifest_that_is_none(tmp_path, tiny_bundle, content, message):
@@ -248,6 +313,9 @@ def deep(keys, value):
         (lambda m: m.pop("lines"), "lines is missing"),
         (lambda m: m["partitions"][0].pop("nodes"), r"partitions\[0\]\.nodes is missing"),
         (deep(["name"], 3), "name is 3, not a string"),
+        (deep(["name"], "\ud800"), "name has a character that is none"),
+        (deep(["provenance", "\ud800"], "x"), "provenance has a character that is none"),
+        (deep(["x" * 5000], 1), r"json: x{40} is not a key"),
         (deep(["labels"], "person"), 'labels is "person", not a list'),
         (deep(["decoder", "stride"], 2.0), r"decoder\.stride is 2\.0, not a whole number"),
         (deep(["decoder", "stride"], True), r"decoder\.stride is true, not a whole number"),
@@ -270,6 +338,10 @@ def spec(**changes):
     return lambda m: {"tensors": (replace(m.tensors[0], **changes), *m.tensors[1:])}
 
 
+def zone(*points):
+    return Zone("z", tuple((float(x), float(y)) for x, y in points))
+
+
 def part(**changes):
     return lambda m: {"partitions": (replace(m.partitions[0], **changes),)}
 
@@ -280,7 +352,12 @@ def part(**changes):
         (lambda m: {"labels": ()}, "labels is empty"),
         (lambda m: {"labels": ("a", "a")}, "labels names a twice"),
         (lambda m: {"target": ""}, "target is empty"),
+        (lambda m: {"version": -1}, "version is -1; it must be at least 0"),
         (lambda m: {"lines": (*m.lines, *m.lines)}, "lines names door twice"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0), (0, 1)),) * 2}, "zones names z twice"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0)),)}, "zone z has 2 corners; it needs 3 to 100, each another point"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0), (0, 1), (1, 0)),)}, "zone z has 4 corners"),
+        (lambda m: {"zones": (zone(*((n, n * n) for n in range(101))),)}, "zone z has 101 corners"),
         (
             lambda m: {"lines": (Line("l", (1.0, 2.0), (1.0, 2.0)),)},
             "line l goes from .* it needs two different points",

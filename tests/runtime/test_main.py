@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
+from test_trust import pem, private, signed
 
 from runtime import cli as command
 from runtime.bundle import open_bundle, pack_arrays, write_bundle
+from runtime.npu.encoding import dumps, loads
 
 
 @pytest.fixture
@@ -38,7 +41,11 @@ def broken_golden(tmp_path, source):
 
 def test_play_prints_a_summary(capsys, tmp_path, tiny_bundle, frames):
     code, out, err = run(capsys, tiny_bundle, "--source", frames, "--events", tmp_path / "e.jsonl")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.splitlines() == [
+        "npu-run: tiny version 1, not signed",
+        "npu-run: 1 partitions planned for npu run on npu (simulated)",
+    ]
     assert "3 frames in" in out
     assert "line door: 0 in, 0 out" in out
     assert "times are of this host: toy is simulated" in out
@@ -62,10 +69,11 @@ def test_info(capsys, tiny_bundle):
     code, out, _ = run(capsys, "info", tiny_bundle)
     assert code == 0
     for text in (
-        "tiny (schema 1, ",
+        "tiny (schema 2, ",
         "toy (contract tflite-r1)",
         "24x16 RGB",
         "2 vectors",
+        "not signed",
         "npu: 5 nodes",
         " MACs, ",
         " ms per inference (estimate, a priori",
@@ -78,14 +86,17 @@ def test_info_json(capsys, split_bundle):
     code, out, _ = run(capsys, "info", split_bundle, "--json")
     facts = json.loads(out)
     assert code == 0
-    assert facts["schema"] == 1
+    assert facts["schema"] == 2
+    assert facts["signature"] == {"state": "unsigned", "keys": [], "trusted": None}
+    assert (facts["target"], facts["version"], facts["provenance"]["commit"]) == ("toy", 1, "none")
     assert facts["bytes"] == split_bundle.stat().st_size
     assert [part["device"] for part in facts["partitions"]] == ["npu", "cpu"]
     assert facts["files"]["models/0.onnx"]["size"] > 0
     on_npu, on_cpu = (part["timeline"] for part in facts["partitions"])
     assert on_cpu is None
-    assert on_npu["provenance"] == "estimate, a priori"
-    assert all(row["output_bytes"] > 0 for row in on_npu["rows"])
+    assert on_npu["provenance"] == "a priori"
+    assert on_npu["ms"] == pytest.approx(1 + 2 + 3 + 2 * 0.5)
+    assert on_npu["unknown"] == ["power_w", "launch_s"]
 
 
 def test_selftest_passes(capsys, tiny_bundle):
@@ -100,7 +111,18 @@ def test_selftest_fails(capsys, tmp_path, tiny_bundle):
     assert code == 1
     assert "self-test FAILED: 1 of 960 bytes differ" in out
     code, out, _ = run(capsys, "selftest", path, "--json")
-    assert (code, json.loads(out)) == (1, {"vectors": 2, "bytes": 960, "differing": 1})
+    found = json.loads(out)
+    assert code == 1
+    assert {key: found[key] for key in ("vectors", "bytes", "differing", "passed")} == {
+        "vectors": 2,
+        "bytes": 960,
+        "differing": 1,
+        "passed": False,
+    }
+    assert [(c["tensor"], c["differing"], c["rule"]) for c in found["crossings"]] == [
+        ("scores_q", 0, "exact"),
+        ("boxes_q", 1, "exact"),
+    ]
 
 
 @pytest.mark.parametrize("words", [["info"], ["selftest"], []])
@@ -112,19 +134,103 @@ def test_a_bundle_that_is_none(capsys, tmp_path, frames, words):
     assert err == f"npu-run: {tmp_path}/x.npub: is not a bundle, or is truncated\n"
 
 
+@pytest.fixture
+def trusted(tmp_path):
+    """The words that trust key 1, and a folder for the state."""
+    (tmp_path / "ci.pub").write_text(pem(private(1)))
+    return ("--trust", tmp_path / "ci.pub", "--state", tmp_path / "state")
+
+
+def test_a_trusted_run_says_so_and_an_older_one_is_refused(capsys, tmp_path, frames, trusted):
+    old, new = (signed(tmp_path / f"{number}.npub", 1, version=number) for number in (1, 2))
+    code, _, err = run(capsys, new, "--source", frames, *trusted)
+    assert code == 0
+    assert err.startswith("npu-run: tiny version 2, signed by ci (")
+    code, out, err = run(capsys, old, "--source", frames, *trusted)
+    assert (code, out) == (1, "")
+    assert "1.npub: is version 1 of tiny, and version 2 ran here before" in err
+    for command_word in ("info", "selftest"):
+        code, _, err = run(capsys, command_word, old, *trusted)
+        assert code == 1
+        assert "version 2 ran here before" in err
+
+
+def test_looking_at_a_bundle_does_not_count_as_running_it(capsys, tmp_path, trusted):
+    path = signed(tmp_path / "2.npub", 1, version=2)
+    for word in ("info", "selftest"):
+        assert run(capsys, word, path, *trusted)[0] == 0
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_bundle_of_somebody_else_is_refused_by_every_command(capsys, tmp_path, frames, trusted, tiny_bundle):
+    foreign = signed(tmp_path / "x.npub", 3)
+    for words in (["info", foreign], ["selftest", foreign], [foreign, "--source", frames]):
+        code, out, err = run(capsys, *words, *trusted)
+        assert (code, out) == (1, "")
+        assert "is signed by key" in err
+    assert "is not signed" in run(capsys, "info", tiny_bundle, *trusted)[2]
+
+
+def test_info_shows_a_signature_checked_or_not(capsys, tmp_path, trusted):
+    path = signed(tmp_path / "x.npub", 1)
+    assert "not checked (--trust KEYS checks it)" in run(capsys, "info", path)[1]
+    assert "signed by ci (" in run(capsys, "info", path, *trusted)[1]
+    unchecked = json.loads(run(capsys, "info", path, "--json")[1])["signature"]
+    checked = json.loads(run(capsys, "info", path, "--json", *trusted)[1])["signature"]
+    assert (unchecked["state"], unchecked["trusted"]) == ("unchecked", None)
+    assert (checked["state"], checked["trusted"]) == ("trusted", {"id": checked["keys"][0], "name": "ci"})
+
+
+def test_a_bundle_cannot_talk_to_the_terminal(capsys, tmp_path, frames):
+    path = tiny.write(tmp_path / "x.npub", name="a\x1b[2Jb", provenance={"evil": "\x9b2J\n\r", "fine": "ä"})
+    for words in (["info", path], [path, "--source", frames], ["info", path, "--json"]):
+        code, out, err = run(capsys, *words)
+        assert code == 0
+        assert all(letter.isprintable() or letter == "\n" for letter in out + err)
+    assert "a\\x1b[2Jb" in run(capsys, "info", path)[1]
+    assert "fine          ä" not in run(capsys, "info", path, "--json")[1]
+    refused = run(capsys, "info", path, "--trust", tmp_path / "no\x1bne")
+    assert (refused[0], "no\\x1bne: cannot be read" in refused[2]) == (1, True)
+
+
+def test_limits_of_a_file(capsys, tmp_path, tiny_bundle):
+    (tmp_path / "limits.json").write_text('{"files": 2}')
+    code, _, err = run(capsys, "info", tiny_bundle, "--limits", tmp_path / "limits.json")
+    assert code == 1
+    assert "holds 5 files (the limit is files = 2; --limits can raise it)" in err
+
+
+def test_a_provider_that_is_not_here(capsys, tiny_bundle):
+    code, _, err = run(capsys, "selftest", tiny_bundle, "--delegate", "ort:Nonsense")
+    assert code == 1
+    assert "ONNX Runtime has no NonsenseExecutionProvider here; it has" in err
+
+
+def test_auto_is_said_by_the_name_of_what_it_found(capsys, tiny_bundle, frames):
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--delegate", "auto", "--json")
+    assert (code, json.loads(out)["delegate"]) == (0, "npu")
+
+
+def test_selftest_by_another_delegate(capsys, split_bundle):
+    code, out, _ = run(capsys, "selftest", split_bundle, "--delegate", "ort:CPU", "--strict")
+    assert code == 0
+    assert "1 partitions planned for npu run on CPUExecutionProvider" in out
+    assert "asked is half a step on average" in out
+
+
 def test_an_error_is_one_line(capsys, monkeypatch, tiny_bundle, frames):
     def fail(*arguments, **options):
         raise command.UserError("two\nlines")
 
-    monkeypatch.setattr(command, "play", fail)
-    assert run(capsys, tiny_bundle, "--source", frames)[2] == "npu-run: two lines\n"
+    monkeypatch.setattr(command, "play_all", fail)
+    assert run(capsys, tiny_bundle, "--source", frames)[2].splitlines()[-1] == "npu-run: two lines"
 
 
 def test_another_exception_is_a_bug_and_shows(monkeypatch, tiny_bundle, frames):
     def fail(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(command, "play", fail)
+    monkeypatch.setattr(command, "play_all", fail)
     with pytest.raises(ZeroDivisionError):
         command.main([str(tiny_bundle), "--source", frames])
 
@@ -139,7 +245,7 @@ def test_a_limit_beyond_all_frames(capsys, tiny_bundle, frames):
     [
         ([], "required"),
         (["x.npub"], "--source"),
-        (["x.npub", "--source", "0", "--delegate", "gpu"], "invalid choice: 'gpu'"),
+        (["x.npub", "--source", "0", "--delegate", "gpu"], "there is no delegate 'gpu'"),
         (["x.npub", "--source", "0", "--limit", "0"], "must be at least 1"),
         (["x.npub", "--source", "0", "--limit", "x"], "invalid"),
         (["x.npub", "--source", "0", "--nonsense"], "unrecognized arguments: --nonsense"),
@@ -192,5 +298,59 @@ def test_interrupt(tmp_path, tiny_bundle):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (out, err) == ("", "npu-run: interrupted; what was written until now is kept\n")
+    assert (out, err.splitlines()[-1]) == ("", "npu-run: interrupted; what was written until now is kept")
     assert all(json.loads(line) for line in events.read_text().splitlines())
+
+
+def test_profile(capsys, tiny_bundle):
+    code, out, _ = run(capsys, "profile", tiny_bundle)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "tiny on toy: estimated per inference, nothing here is measured"
+    assert lines[2] == ("programs/0.npup (a priori; of the total 0.0000 ms are the launch and 1.5000 ms the border)")
+    assert lines[3].split() == ["layer", "operators", "tiles", "ms", "MACs", "use", "%", "bytes", "mJ", "bound", "by"]
+    assert lines[4].split()[:2] == ["conv_a", "conv2d"]
+    assert lines[4].split()[3:] == ["1.0000", "1000000", "15.6", "100", "-", "compute"]
+    assert lines[9].split()[0] == "total"
+    assert lines[9].split()[2:] == ["16.5000", "15000000", "1500", "-"]
+    assert lines[10].startswith("memory: sram ")
+    assert " of 1200 bytes, dram " in lines[10]
+    assert lines[11] == "not public, so not counted: power_w, launch_s"
+
+
+def test_profile_as_json_and_as_a_trace(capsys, tmp_path, split_bundle):
+    code, out, _ = run(capsys, "profile", split_bundle, "--json", "--trace", tmp_path / "t.json")
+    facts = json.loads(out)
+    assert code == 0
+    (program,) = facts["programs"]
+    assert (facts["bundle"], facts["target"], program["program"]) == ("tiny", "toy", "programs/0.npup")
+    assert program["estimates"]["ms"] == pytest.approx(1 + 2 + 3 + 2 * 0.5)
+    assert [layer["name"] for layer in program["layers"]] == ["conv_a", "conv_b", "add"]
+    assert [layer["ms"] for layer in program["layers"]] == [1.0, 2.0, 3.0]
+    assert program["memories"][0]["used"] <= program["memories"][0]["bytes"] == 1200
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    ends = [event["ts"] + event["dur"] + event["args"]["stall_us"] for event in events if event["ph"] == "X"]
+    assert max(ends) == pytest.approx(1e3 * program["estimates"]["ms"])
+
+
+def test_a_profile_of_a_program_without_estimates(capsys, tmp_path, tiny_bundle):
+    bundle = open_bundle(tiny_bundle)
+    bare = dumps(replace(loads(bundle.read("programs/0.npup")), schedule=None))
+    write_bundle(tmp_path / "bare.npub", bundle.manifest, {**bundle.files, "programs/0.npup": bare})
+    code, out, _ = run(capsys, "profile", tmp_path / "bare.npub")
+    assert code == 0
+    assert "programs/0.npup: carries no estimates; package it again for a profile" in out
+    code, out, _ = run(capsys, "profile", tmp_path / "bare.npub", "--json")
+    assert json.loads(out)["programs"] == [
+        {"program": "programs/0.npup", "estimates": None, "memories": [], "layers": []}
+    ]
+    assert "carries no estimates" in run(capsys, "info", tmp_path / "bare.npub")[1]
+
+
+def test_a_trace_that_cannot_be_written(capsys, tmp_path, tiny_bundle):
+    code, _, err = run(capsys, "profile", tiny_bundle, "--trace", tmp_path / "no" / "t.json")
+    assert (code, err) == (1, f"npu-run: {tmp_path}/no/t.json: cannot be written: No such file or directory\n")
+    before = tiny_bundle.read_bytes()
+    code, _, err = run(capsys, "profile", tiny_bundle, "--trace", tiny_bundle)
+    assert (code, err) == (1, f"npu-run: {tiny_bundle}: is read, so it cannot be written (give another name)\n")
+    assert tiny_bundle.read_bytes() == before

@@ -9,13 +9,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.compile.memories import Layout
+from pipeline.compile.scheduling import schedule
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess
 from runtime.bundle import GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
-from runtime.npu.contracts import quantize_multiplier
 from runtime.npu.device import Device
 from runtime.npu.encoding import dumps
 from runtime.npu.program import Instruction, Program
+from runtime.npu.requantize import quantize_factor
+from runtime.npu.schedule import Estimates, LayerEstimate, Memory
 from runtime.session import Session
 from runtime.tensors import TensorSpec
 
@@ -51,7 +54,7 @@ def weights(name):
 
 
 def factors(reals):
-    pairs = np.array([quantize_multiplier(real) for real in reals], np.int32)
+    pairs = np.array([quantize_factor(real, 31) for real in reals], np.int32)
     return {"multiplier": pairs[:, 0].copy(), "shift": pairs[:, 1].copy()}
 
 
@@ -79,6 +82,23 @@ def program(nodes, outputs, target="toy", contract="tflite-r1"):
     device = {"macs_per_cycle": 64.0, "clock_hz": 1e8, "memory_bytes_per_second": 1e9, "link_bytes_per_second": 1e8}
     inputs = tuple(name for name in names if name not in written)
     return Program(target, contract, device, tuple(SPECS[name] for name in names), inputs, outputs, steps)
+
+
+MEMORIES = (Memory("sram", 1200), Memory("dram", 1 << 30, assumed=True))
+"""So small that the tiny network runs in tiles."""
+
+
+def compiled(nodes, outputs, ecc=False):
+    """The named nodes as a program with a schedule and made-up estimates: node n takes n ms."""
+    made = program(nodes, outputs)
+    layers = tuple(
+        LayerEstimate(
+            node, 1_000_000 * n, 10.0 * n, float(n), n / 2, n / 4, {"dram": 100 * n}, "compute", None, ("power_w",)
+        )
+        for n, node in enumerate(nodes, 1)
+    )
+    estimates = Estimates("a priori", layers, dict.fromkeys((*made.inputs, *made.outputs), 0.5), None)
+    return schedule(made, Layout(tuple(replace(m, ecc=ecc) for m in MEMORIES), 16), estimates)
 
 
 def model(nodes, inputs, outputs):
@@ -133,7 +153,7 @@ def whole():
     nodes = (*BODY, *HEADS)
     entry = PartitionEntry("npu", "programs/0.npup", "models/0.onnx", ("image",), OUTPUTS, nodes)
     payloads = {
-        "programs/0.npup": dumps(program(nodes, OUTPUTS)),
+        "programs/0.npup": dumps(compiled(nodes, OUTPUTS)),
         "models/0.onnx": model(nodes, ("image",), OUTPUTS).SerializeToString(),
     }
     return manifest((entry,), ("image", *OUTPUTS)), payloads
@@ -144,7 +164,7 @@ def split():
     body = PartitionEntry("npu", "programs/0.npup", "models/0.onnx", ("image",), ("c",), BODY)
     heads = PartitionEntry("cpu", None, "models/1.onnx", ("c",), OUTPUTS, HEADS)
     payloads = {
-        "programs/0.npup": dumps(program(BODY, ("c",))),
+        "programs/0.npup": dumps(compiled(BODY, ("c",))),
         "models/0.onnx": model(BODY, ("image",), ("c",)).SerializeToString(),
         "models/1.onnx": model(HEADS, ("c",), OUTPUTS).SerializeToString(),
     }
@@ -153,8 +173,9 @@ def split():
 
 def manifest(partitions, tensors):
     return Manifest(
-        schema=1,
+        schema=2,
         name="tiny",
+        version=1,
         target="toy",
         contract="tflite-r1",
         labels=("person",),
@@ -178,7 +199,7 @@ def golden(run, count=2):
     """Golden payloads of ``run`` (tensors to tensors), and their entry."""
     images = golden_images(count)
     results = [run({"image": image}) for image in images]
-    stacked = {name: np.stack([result[name] for result in results]) for name in OUTPUTS}
+    stacked = {name: np.stack([result[name] for result in results]) for name in results[0] if name != "image"}
     payloads = {"golden/inputs.npz": pack_arrays({"image": images}), "golden/outputs.npz": pack_arrays(stacked)}
     return GoldenEntry("golden/inputs.npz", "golden/outputs.npz", count), payloads
 
@@ -188,13 +209,13 @@ def plain_run(tensors):
     return Device(program((*BODY, *HEADS), OUTPUTS), fast=False).run(tensors)
 
 
-def write(path, parts=whole, **changes):
+def write(path, parts=whole, signer=None, **changes):
     """A bundle of ``parts`` with golden vectors at ``path``; ``changes`` to the manifest."""
     base, payloads = parts()
     write_bundle(path, base, payloads)
-    run = plain_run if parts is whole else Session(open_bundle(path)).run
+    run = plain_run if parts is whole else Session(open_bundle(path)).trace
     entry, extra = golden(run)
-    write_bundle(path, replace(base, **{"golden": entry, **changes}), {**payloads, **extra})
+    write_bundle(path, replace(base, **{"golden": entry, **changes}), {**payloads, **extra}, signer)
     return path
 
 

@@ -1,15 +1,18 @@
 """What a kernel knows besides its data, and the two things that most kernels do: read parameters and clamp."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from runtime.npu.contracts import Contract, Integers
+from runtime.npu.contracts import Contract
 from runtime.npu.program import Instruction
+from runtime.npu.requantize import Integers
 from runtime.tensors import TensorSpec
 
-Int8 = NDArray[np.int8]
+Values = NDArray[np.integer[Any]]
+"""An activation: integers of the contract's type."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,28 @@ class Operation:
         """Zero point of the output."""
         return _zero_point(self.output)
 
-    def centred(self, x: Int8, index: int = 0) -> Integers:
+    def centred(self, x: Values, index: int = 0) -> Integers:
         """``x`` minus the zero point of input ``index``."""
         return x.astype(np.int64) - self.input_zero(index)
 
-    def clamped(self, scaled: Integers) -> Int8:
-        """``scaled`` plus the output's zero point, clamped to the instruction's activation bounds."""
-        low, high = self.integer("act_min"), self.integer("act_max")
-        return np.clip(scaled + self.output_zero(), low, high).astype(np.int8)
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest output: the instruction's activation bounds, or those of the type."""
+        if "act_min" in self.instruction.attributes:
+            return self.integer("act_min"), self.integer("act_max")
+        return self.contract.limits
 
-    def rescaled(self, acc: ArrayLike) -> Int8:
+    def clamped(self, scaled: Integers) -> Values:
+        """``scaled`` plus the output's zero point, clamped to ``bounds``."""
+        clipped: Values = np.clip(scaled + self.output_zero(), *self.bounds()).astype(self.output.dtype)
+        return clipped
+
+    def scaled(self, acc: ArrayLike, index: int = 0) -> Integers:
+        """``acc`` times factor ``index``, by the contract's rule."""
+        return self.contract.multiply(acc, self.constant("multiplier")[index], self.constant("shift")[index])
+
+    def rescaled(self, acc: ArrayLike) -> Values:
         """The output for an accumulator with one factor: requantize, add the zero point, clamp."""
-        multiplier, shift = self.constant("multiplier")[0], self.constant("shift")[0]
-        return self.clamped(self.contract.multiply(acc, multiplier, shift))
+        return self.clamped(self.scaled(acc))
 
 
 def _zero_point(spec: TensorSpec) -> int:

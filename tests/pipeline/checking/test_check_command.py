@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from checkednets import swish_net
-from smallmodels import images, quantized
+from smallmodels import images, quantized, raw
 
 from pipeline import cli
 
@@ -102,6 +104,32 @@ def test_exact_rewrites_are_written(command, tmp_path):
     assert code == 0, err
     assert out.startswith("new.onnx on")
     onnx.checker.check_model(onnx.load(tmp_path / "new.onnx"))
+
+
+def test_fallbacks_are_written_as_models(command, tmp_path):
+    code, out, err = command("net.onnx", "--target", "coral-edgetpu-pcie", "--save-fallbacks", "out", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(written) == len(told["fallbacks"]) > 2
+    for folder in written:
+        session = onnxruntime.InferenceSession(tmp_path / "out" / folder / "model.onnx")
+        assert session.run(None, dict(np.load(tmp_path / "out" / folder / "inputs.npz")))
+    code, out, err = command("net.onnx", "--target", "coral-edgetpu-pcie", "--save-fallbacks", "out")
+    assert (code, out) == (1, "")
+    assert "out" in err
+
+
+def test_what_no_host_can_run_is_told(command):
+    text = "g (float[1,4] x) => (float[1,4] y) { a = my.Odd (x) y = Relu (a) }"
+    onnx.save(raw(text), "odd.onnx")
+    code, out, err = command("odd.onnx", "--target", "rk3588")
+    assert code == 1
+    assert "Odd" in err
+    onnx.save(raw("g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }"), "open.onnx")
+    code, out, _ = command("open.onnx", "--target", "rk3588", "--dim", "N=3", "--json")
+    assert code == 0
+    assert json.loads(out)["nodes"][0]["device"] == "npu"
 
 
 def test_demands_and_own_targets(command, tmp_path):

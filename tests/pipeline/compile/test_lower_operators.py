@@ -12,16 +12,15 @@ from pipeline.graph.view import view
 from pipeline.quantize import qdq
 from pipeline.targets.placement import NPU, by_kernel, place
 
-RANDOM = np.random.default_rng(7)
-
 
 def weight(*shape, scale=0.3):
-    return (RANDOM.standard_normal(shape) * scale).astype(np.float32)
+    random = np.random.default_rng([10, *shape])
+    return (random.standard_normal(shape) * scale).astype(np.float32)
 
 
-def unary(body, shape="1,4,9,11", result="", **constants):
+def unary(body, shape="1,4,9,11", result="", opset=18, **constants):
     result = result or shape
-    return model(f"g (float[{shape}] x) => (float[{result}] y) {{ {body} }}", **constants)
+    return model(f"g (float[{shape}] x) => (float[{result}] y) {{ {body} }}", opset, **constants)
 
 
 def ints(*values):
@@ -36,6 +35,11 @@ def conv(attributes, result, w, b=True, shape="1,4,9,11"):
     bias = weight(w[0]) if b else None
     constants = {"w": weight(*w)} | ({"b": bias} if b else {})
     return unary(f"y = Conv <{attributes}> (x, w{', b' if b else ''})", shape, result, **constants)
+
+
+def transposed(attributes, result, w, shape="1,4,9,11"):
+    bias = weight(int(result.split(",")[1]))
+    return unary(f"y = ConvTranspose <{attributes}> (x, w, b)", shape, result, w=weight(*w), b=bias)
 
 
 def two(op, body=None, shape="1,4,5,6", other=None):
@@ -101,11 +105,89 @@ CASES = {
     "squeeze": lambda: unary("y = Squeeze (x, a)", result="4,9,11", a=ints(0)),
     "unsqueeze": lambda: unary("y = Unsqueeze (x, a)", result="1,4,9,1,11", a=ints(3)),
     "identity": lambda: unary("y = Identity (x)"),
+    "conv 1-D": lambda: conv("pads = [1,0]", "1,6,9", (6, 4, 2), shape="1,4,9"),
+    "conv 1-D dilated": lambda: conv("dilations = [2], group = 2", "1,6,7", (6, 2, 2), shape="1,4,9"),
+    "conv transpose": lambda: transposed("strides = [2,2], pads = [1,1,1,1]", "1,6,17,21", (4, 6, 3, 3)),
+    "conv transpose padded": lambda: transposed(
+        "strides = [2,3], output_padding = [1,2]", "1,6,20,35", (4, 6, 3, 3)
+    ),
+    "conv transpose same": lambda: transposed('strides = [2,2], auto_pad = "SAME_UPPER"', "1,6,18,22", (4, 6, 3, 3)),
+    "conv transpose sized": lambda: transposed("strides = [2,2], output_shape = [18,21]", "1,6,18,21", (4, 6, 3, 3)),
+    "conv transpose grouped": lambda: transposed("group = 2, dilations = [2,1]", "1,6,13,13", (4, 3, 3, 3)),
+    "conv transpose 1-D": lambda: transposed("strides = [2]", "1,6,19", (4, 6, 3), shape="1,4,9"),
+    "matmul of two": lambda: model(
+        "g (float[2,3,4,5] x) => (float[2,3,4,4] y) { t = Transpose <perm = [0,1,3,2]> (x) \n y = MatMul (x, t) }"
+    ),
+    "matmul batched weight": lambda: unary("y = MatMul (x, w)", "2,3,12", "2,3,5", w=weight(2, 12, 5)),
+    "matmul of a constant": lambda: unary("y = MatMul (w, x)", "3,12,7", "3,5,7", w=weight(5, 12)),
+    "add constant": lambda: unary("y = Add (x, c)", c=weight(4, 1, 1)),
+    "add scalar": lambda: unary("y = Add (c, x)", c=np.float32(0.4)),
+    "sub constant": lambda: unary("y = Sub (c, x)", c=weight(4, 1, 1)),
+    "mul constant": lambda: unary("y = Mul (x, c)", c=weight(4, 1, 1)),
+    "max": lambda: two("Max"),
+    "min": lambda: two("Min"),
+    "max of three": lambda: unary("y = Max (x, c, d)", c=np.float32(0.1), d=weight(4, 1, 1)),
+    "min with a constant": lambda: unary("y = Min (x, c)", c=weight(4, 1, 1)),
+    "prelu": lambda: unary("y = PRelu (x, s)", s=weight(4, 1, 1)),
+    "leaky relu": lambda: unary("y = LeakyRelu <alpha = 0.1> (x)"),
+    "leaky relu downwards": lambda: unary("y = LeakyRelu <alpha = -0.3> (x)"),
+    "elu": lambda: unary("y = Elu <alpha = 0.7> (x)"),
+    "gelu": lambda: unary("y = Gelu (x)", opset=20),
+    "gelu tanh": lambda: unary('y = Gelu <approximate = "tanh"> (x)', opset=20),
+    "hard sigmoid": lambda: unary("y = HardSigmoid <alpha = 0.3, beta = 0.4> (x)"),
+    "mish": lambda: unary("y = Mish (x)"),
+    "softplus": lambda: unary("y = Softplus (x)"),
+    "swish": lambda: unary("y = Swish (x)", opset=24),
+    "silu": lambda: unary("s = Sigmoid (x) \n y = Mul (x, s)"),
+    "softmax": lambda: unary("y = Softmax (x)", "2,3,10"),
+    "softmax channels": lambda: unary("y = Softmax <axis = 1> (x)"),
+    "max pool 1-D": lambda: unary("y = MaxPool <kernel_shape = [3]> (x)", "1,4,9", "1,4,7"),
+    "max pool ceil": lambda: unary(
+        "y = MaxPool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1> (x)", result="1,4,5,6"
+    ),
+    "average pool counted": lambda: unary(
+        "y = AveragePool <kernel_shape = [2,3], count_include_pad = 1, pads = [1,1,0,1]> (x)", result="1,4,9,11"
+    ),
+    "average pool 1-D": lambda: unary("y = AveragePool <kernel_shape = [2], pads = [1,0]> (x)", "1,4,9", "1,4,9"),
+    "global max pool": lambda: unary("y = GlobalMaxPool (x)", result="1,4,1,1"),
+    "reduce sum": lambda: unary("y = ReduceSum (x, axes)", result="1,4,1,11", axes=ints(2)),
+    "reduce max": lambda: unary("y = ReduceMax <keepdims = 0> (x, axes)", result="1,9,11", axes=ints(1)),
+    "reduce min": lambda: unary("y = ReduceMin (x, axes)", result="1,4,9,1", axes=ints(3)),
+    "concat constant": lambda: unary("y = Concat <axis = 1> (x, c)", result="1,5,9,11", c=weight(1, 1, 9, 11)),
+    "split": lambda: unary(
+        "a, b, c = Split <axis = 1, num_outputs = 3> (x) \n d = Add (a, b) \n y = Add (d, c)", "1,6,4,5", "1,2,4,5"
+    ),
+    "slice": lambda: unary(
+        "y = Slice (x, b, e, a, s)", result="1,4,4,3", b=ints(1, -1), e=ints(8, -8), a=ints(2, 3), s=ints(2, -3)
+    ),
+    "slice backwards": lambda: unary(
+        "y = Slice (x, b, e, a, s)", result="1,4,9,11", b=ints(-1), e=ints(-(2**62)), a=ints(2), s=ints(-1)
+    ),
+    "pad": lambda: unary("y = Pad (x, p)", result="1,4,12,11", p=ints(0, 0, 2, 0, 0, 0, 1, 0)),
+    "pad value": lambda: unary("y = Pad (x, p, v, a)", result="1,4,9,14", p=ints(1, 2), v=np.float32(0.3), a=ints(-1)),
+    "resize linear": lambda: unary(
+        'y = Resize <mode = "linear"> (x, , s)', "1,2,5,6", "1,2,10,18", s=floats(1, 1, 2, 3)
+    ),
+    "resize linear corners": lambda: unary(
+        'y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, , , s)',
+        "1,2,5,6", "1,2,9,4", s=ints(1, 2, 9, 4),
+    ),
+    "resize linear asymmetric": lambda: unary(
+        'y = Resize <mode = "linear", coordinate_transformation_mode = "asymmetric"> (x, , s)',
+        "1,2,5,6", "1,2,10,12", s=floats(1, 1, 2, 2),
+    ),
+    "depth to space": lambda: unary("y = DepthToSpace <blocksize = 2> (x)", "1,8,3,4", "1,2,6,8"),
+    "depth to space crd": lambda: unary(
+        'y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)', "1,8,3,4", "1,2,6,8"
+    ),
+    "space to depth": lambda: unary("y = SpaceToDepth <blocksize = 2> (x)", "1,2,6,8", "1,8,3,4"),
 }  # fmt: skip
 
 EXACT = {
-    "max pool", "max pool same", "resize x2", "reshape", "flatten", "transpose", "transpose reversed",
-    "squeeze", "unsqueeze", "identity", "sigmoid", "tanh", "hard swish",
+    "max pool", "max pool same", "max pool 1-D", "max pool ceil", "global max pool", "resize x2", "reshape", "flatten",
+    "transpose", "transpose reversed", "squeeze", "unsqueeze", "identity", "slice", "slice backwards", "pad",
+    "pad value", "depth to space", "depth to space crd", "space to depth", "elu", "gelu", "gelu tanh", "hard sigmoid",
+    "mish", "softplus", "swish",
 }  # fmt: skip
 """Nothing is rounded, or a table is; so no byte may differ."""
 
@@ -122,7 +204,7 @@ def test_operator_is_what_onnx_runtime_computes(case):
         assert found.dtype == expected.dtype == np.int8
         assert found.shape == expected.shape
         assert np.abs(found.astype(int) - expected).max() <= 1
-        assert len(np.unique(found)) >= min(8, found.size - 1)  # not saturated away
+        assert found.size < 16 or len(np.unique(found)) >= 8  # not saturated away
     # Rounding at ties is all that may differ: rule R1 rounds a factor in [0.25, 0.5) differently in a quarter of cases.
     assert differing <= (0 if case in EXACT else 0.3 * total)
 
@@ -209,19 +291,69 @@ def test_resize_of_named_axes():
 
 
 REFUSED = {
-    "takes windows": (
-        "y = MaxPool <kernel_shape = [3]> (x)",
-        "1,4,9",
-        "1,4,7",
-        "has two spatial dimensions, this one has kernel [3]",
+    "three dimensions of a pool": (
+        "y = MaxPool <kernel_shape = [3,1,1]> (x)",
+        "1,4,9,2,2",
+        "1,4,7,2,2",
+        "has one or two spatial dimensions, this one has kernel [3, 1, 1]",
         {},
     ),
-    "ceil mode": (
-        "y = MaxPool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1> (x)",
+    "three dimensions of a convolution": (
+        "y = Conv (x, w)",
+        "1,4,9,2,2",
+        "1,6,9,2,2",
+        "has one or two spatial dimensions, this one has kernel [1, 1, 1]",
+        {"w": weight(6, 4, 1, 1, 1)},
+    ),
+    "counted and rounded up": (
+        "y = AveragePool <kernel_shape = [2,2], strides = [2,2], count_include_pad = 1, ceil_mode = 1> (x)",
         "1,4,9,9",
         "1,4,5,5",
-        "ceil_mode",
+        "counts padding or rounds sizes up, this one does both",
         {},
+    ),
+    "cubic": (
+        'y = Resize <mode = "cubic"> (x, , s)',
+        "1,2,4,4",
+        "1,2,8,8",
+        "mode is cubic",
+        {"s": floats(1, 1, 2, 2)},
+    ),
+    "linear and symmetric": (
+        'y = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel_symmetric"> (x, , s)',
+        "1,2,4,4",
+        "1,2,8,8",
+        "does not know the coordinates half_pixel_symmetric with mode linear",
+        {"s": floats(1, 1, 2, 2)},
+    ),
+    "linear at another scale": (
+        'y = Resize <mode = "linear"> (x, , s)',
+        "1,2,5,5",
+        "1,2,8,8",
+        "mixes linearly where the scale is the ratio of the sizes",
+        {"s": floats(1, 1, 1.7, 1.7)},
+    ),
+    "antialias": (
+        'y = Resize <mode = "linear", antialias = 1> (x, , s)',
+        "1,2,8,8",
+        "1,2,4,4",
+        "has no antialias",
+        {"s": floats(1, 1, 0.5, 0.5)},
+    ),
+    "reflected padding": (
+        'y = Pad <mode = "reflect"> (x, p)',
+        "1,2,4,4",
+        "1,2,6,4",
+        "pads with a constant, this one's mode is reflect",
+        {"p": ints(0, 0, 1, 0, 0, 0, 1, 0)},
+    ),
+    "cropping padding": ("y = Pad (x, p)", "1,2,4,4", "1,2,3,4", "adds values", {"p": ints(0, 0, -1, 0, 0, 0, 0, 0)}),
+    "matrices": (
+        "z = ReduceMax <keepdims = 0> (x, a) \n y = MatMul (x, z)",
+        "2,3,3",
+        "2,3",
+        "takes matrices in equal batches",
+        {"a": ints(0, 1)},
     ),
     "dilated pool": (
         "y = MaxPool <kernel_shape = [2,2], dilations = [2,2]> (x)",
@@ -230,33 +362,12 @@ REFUSED = {
         "has no dilation, this one has [2, 2]",
         {},
     ),
-    "counted padding": (
-        "y = AveragePool <kernel_shape = [2,2], count_include_pad = 1, pads = [1,1,0,0]> (x)",
-        "1,4,9,9",
-        "1,4,9,9",
-        "count_include_pad",
-        {},
-    ),
-    "counted automatic padding": (
-        'y = AveragePool <kernel_shape = [2,2], count_include_pad = 1, auto_pad = "SAME_UPPER"> (x)',
-        "1,4,9,9",
-        "1,4,9,9",
-        "count_include_pad",
-        {},
-    ),
     "two outputs": (
         "y, i = MaxPool <kernel_shape = [2,2]> (x)",
         "1,4,9,9",
         "1,4,8,8",
         "gives one output, this one gives 2",
         {},
-    ),
-    "conv 1-D": (
-        "y = Conv (x, w)",
-        "1,4,9",
-        "1,6,9",
-        "has two spatial dimensions, this one has kernel [1]",
-        {"w": weight(6, 4, 1)},
     ),
     "computed weight": (
         "w = Reshape (x, s) \n y = Conv (x, w)",
@@ -268,27 +379,6 @@ REFUSED = {
     "transposed input": ("y = Gemm <transA = 1> (x, w)", "12,3", "3,5", "transA", {"w": weight(12, 5)}),
     "scaled": ("y = Gemm <alpha = 0.5> (x, w)", "3,12", "3,5", "alpha 0.5", {"w": weight(12, 5)}),
     "scaled bias": ("y = Gemm <beta = 0.5> (x, w, b)", "3,12", "3,5", "beta 0.5", {"w": weight(12, 5), "b": weight(5)}),
-    "batched weight": (
-        "y = MatMul (x, w)",
-        "2,3,12",
-        "2,3,5",
-        "takes a matrix as weight, this one has 3 dimensions",
-        {"w": weight(2, 12, 5)},
-    ),
-    "constant operand": (
-        "y = Add (x, c)",
-        "1,4,2,2",
-        "1,4,2,2",
-        "takes computed tensors only, c is a constant",
-        {"c": weight(1)},
-    ),
-    "linear": (
-        'y = Resize <mode = "linear"> (x, , s)',
-        "1,2,4,4",
-        "1,2,8,8",
-        "mode is linear",
-        {"s": floats(1, 1, 2, 2)},
-    ),
     "crop": (
         'y = Resize <mode = "nearest", coordinate_transformation_mode = "tf_crop_and_resize"> (x, r, s)',
         "1,2,4,4",
@@ -335,6 +425,17 @@ def test_what_has_no_kernel_is_said_before_it_is_placed(case):
     kind = f"float[{result}]" if result else "float"
     nodes = graph(f"g (float[{shape}] x) => ({kind} y) {{ {body} }}", **constants).nodes
     assert reason in str(no_kernel(nodes[-1]))
+
+
+def test_integer_operand_has_no_kernel():
+    text = "g (float[1,4] x) => (int64[1,4] y) { a = Cast <to = 7> (x) \n y = Add (a, c) }"
+    reason = str(no_kernel(graph(text, c=ints(1)).nodes[1]))
+    assert "takes constants of real numbers or with one scale, c is neither" in reason
+
+
+def test_an_operator_of_constants_has_no_kernel():
+    nodes = graph("g (float[1] x) => (float[1] y) { a = Add (c, c) \n y = Add (x, a) }", c=floats(1)).nodes
+    assert "takes a computed input, c is a constant" in str(no_kernel(nodes[0]))
 
 
 def test_dynamic_shape_has_no_kernel():

@@ -1,5 +1,6 @@
 """Delegates refuse what does not fit the manifest."""
 
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 import tiny
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import open_bundle
+from runtime.bundle import open_bundle, write_bundle
 from runtime.delegates.cpu import ONNX_TYPES, CpuDelegate
 from runtime.delegates.npu import NpuDelegate
-from runtime.delegates.protobuf import refuse_external_data
-from runtime.errors import BundleError, ProgramError
+from runtime.errors import BundleError, LimitError, ProgramError
+from runtime.limits import Limits
 from runtime.manifest import DTYPES
 from runtime.npu.encoding import dumps
+from runtime.session import Session
 
 
 def swapped(path, name, content):
@@ -24,63 +26,8 @@ def swapped(path, name, content):
     return changed.manifest.partitions[0], changed
 
 
-def external(tensor):
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.ClearField("raw_data")
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    return tensor
-
-
 def test_every_dtype_has_an_onnx_name():
     assert tuple(ONNX_TYPES) == DTYPES
-
-
-def test_a_sound_model_passes():
-    refuse_external_data(tiny.model(tiny.BODY, ("image",), ("c",)).SerializeToString(), "m")
-
-
-def external_models():
-    """External data in every place where a model can keep a tensor."""
-    tensor = external(numpy_helper.from_array(np.ones(3, np.float32), "t"))
-    sparse = helper.make_sparse_tensor(tensor, numpy_helper.from_array(np.arange(3), "i"), [4])
-    graph = helper.make_graph([], "g", [], [], [tensor])
-    node = helper.make_node("Constant", [], ["y"], value=tensor)
-    function = helper.make_function("d", "f", [], ["y"], [node], [helper.make_opsetid("", 18)])
-    nested = helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=helper.make_graph([], "e", [], []))
-    graphs = {
-        "initializer": graph,
-        "attribute": helper.make_graph([node], "g", [], []),
-        "subgraph": helper.make_graph([nested], "g", [], []),
-        "sparse": helper.make_graph([], "g", [], [], sparse_initializer=[sparse]),
-        "list": helper.make_graph([helper.make_node("X", [], ["y"], tensors=[tensor])], "g", [], []),
-    }
-    models = {name: helper.make_model(graph) for name, graph in graphs.items()}
-    models["function"] = helper.make_model(helper.make_graph([], "g", [], []), functions=[function])
-    return models
-
-
-@pytest.mark.parametrize("place", ["initializer", "attribute", "subgraph", "sparse", "list", "function"])
-def test_external_data_is_refused_wherever_it_is(place):
-    data = external_models()[place].SerializeToString()
-    with pytest.raises(BundleError, match=r"m: keeps a tensor in another file \(store it in the model\)"):
-        refuse_external_data(data, "m")
-
-
-@pytest.mark.parametrize("data", [b"\x3a", b"\x3a\x05ab", b"\x80", b"\xff" * 12, b"\x0b", b"\x09\0\0"])
-def test_what_is_not_protobuf_is_refused(data):
-    with pytest.raises(BundleError, match="m: is not an ONNX model"):
-        refuse_external_data(data, "m")
-
-
-def test_fixed_fields_are_skipped():
-    refuse_external_data(b"\x09" + bytes(8) + b"\x0d" + bytes(4), "m")
-
-
-def test_the_cpu_delegate_refuses_external_data(tiny_bundle):
-    model = tiny.model((*tiny.BODY, *tiny.HEADS), ("image",), tiny.OUTPUTS)
-    external(model.graph.initializer[0])
-    with pytest.raises(BundleError, match=r"models/0\.onnx: keeps a tensor in another file"):
-        CpuDelegate().load(*swapped(tiny_bundle, "models/0.onnx", model.SerializeToString()))
 
 
 def damaged_model(kind):
@@ -160,3 +107,54 @@ def test_cpu_partition_has_no_program(split_bundle):
     bundle = open_bundle(split_bundle)
     with pytest.raises(BundleError, match=r"the partition of models/1\.onnx has no program for the NPU"):
         NpuDelegate().load(bundle.manifest.partitions[1], bundle)
+
+
+def bomb(model):
+    """The model with a tensor whose size it computes from its input: 2**30 elements, none of which is declared."""
+    factor = numpy_helper.from_array(np.array([2**30 // 24], np.int64), "factor")
+    model.graph.initializer.extend([factor, numpy_helper.from_array(np.zeros((), np.float32), "nothing")])
+    add = next(node for node in model.graph.node if node.name == "add")
+    rest, add.output[0] = add.output[0], "sum"
+    extra = [
+        helper.make_node("Shape", ["image"], ["sizes"]),
+        helper.make_node("Slice", ["sizes", "three", "four"], ["width"]),
+        helper.make_node("Mul", ["width", "factor"], ["huge"]),
+        helper.make_node("ConstantOfShape", ["huge"], ["filled"], value=helper.make_tensor("v", 1, [1], [1.0])),
+        helper.make_node("ReduceMax", ["filled"], ["top"], keepdims=0),
+        helper.make_node("Mul", ["top", "nothing"], ["zero"]),
+        helper.make_node("Add", ["sum", "zero"], [rest]),
+    ]
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([n], np.int64), m) for m, n in (("three", 3), ("four", 4))
+    )
+    at = list(model.graph.node).index(add) + 1
+    nodes = [*model.graph.node[:at], *extra, *model.graph.node[at:]]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()
+
+
+def test_memory_that_only_shows_while_a_model_runs_is_bounded(tmp_path):
+    manifest, payloads = tiny.whole()
+    model = bomb(tiny.model((*tiny.BODY, *tiny.HEADS), ("image",), tiny.OUTPUTS))
+    write_bundle(tmp_path / "bomb.npub", manifest, {**payloads, "models/0.onnx": model})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    session = Session(open_bundle(tmp_path / "bomb.npub"), "cpu")
+    with pytest.raises(LimitError, match=r"models/0\.onnx: wants more memory .* \(the limit is model_memory"):
+        session.run({"image": tiny.golden_images()[0]})
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200_000
+
+
+def test_the_memory_of_models_is_a_limit_of_whoever_opens_the_bundle(tiny_bundle):
+    image = {"image": tiny.golden_images()[0]}
+    small = Session(open_bundle(tiny_bundle, limits=Limits(model_memory=4096)), "cpu")
+    with pytest.raises(LimitError, match="wants more memory while it runs than it may have"):
+        small.run(image)
+    assert Session(open_bundle(tiny_bundle), "cpu").run(image).keys() == set(tiny.OUTPUTS)
+
+
+def test_a_model_that_cannot_be_run(tiny_bundle):
+    """Loading it went well; running it does not: here, because an input has another shape than it was checked for."""
+    _, executable = Session(open_bundle(tiny_bundle), "cpu").partitions[0]
+    with pytest.raises(BundleError, match=r"models/0\.onnx: ONNX Runtime failed on it: .*INVALID_ARGUMENT"):
+        executable.run({"image": np.zeros((1, 3, 5, 5), np.int8)})

@@ -1,9 +1,14 @@
 """Programs for tests: one instruction, or a random small network, with factors folded from real scales."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from runtime.npu.contracts import quantize_multiplier
+from pipeline.compile.memories import Layout
+from pipeline.compile.scheduling import schedule
+from runtime.npu.contracts import find_contract
 from runtime.npu.program import Instruction, Program
+from runtime.npu.schedule import Estimates, LayerEstimate, Memory
 from runtime.tensors import TensorSpec
 
 DEVICE = {
@@ -18,11 +23,12 @@ def spec(name, shape, scale=0.5, zero_point=0):
     return TensorSpec(name, tuple(int(size) for size in shape), "int8", float(scale), int(zero_point))
 
 
-def scaling(factors):
+def scaling(factors, contract="tflite-r1"):
     """``multiplier`` and ``shift`` constants of real factors."""
-    pairs = [quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
+    rule = find_contract(contract)
+    pairs = [rule.quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
     return {
-        "multiplier": np.array([m for m, _ in pairs], np.int32),
+        "multiplier": np.array([m for m, _ in pairs], np.int64 if rule.multiplier_bits > 31 else np.int32),
         "shift": np.array([e for _, e in pairs], np.int32),
     }
 
@@ -142,12 +148,32 @@ def network(seed, even=False):
 
 
 def feeds(item, seed=0):
-    """Random int8 inputs of a program, extremes included."""
+    """Random inputs of a program, extremes included."""
     rng = np.random.default_rng(seed)
-    shapes = {tensor.name: tensor.shape for tensor in item.tensors}
+    specs = {tensor.name: tensor for tensor in item.tensors}
     values = {}
     for name in item.inputs:
-        array = rng.integers(-128, 128, shapes[name]).astype(np.int8)
-        array.flat[0], array.flat[-1] = -128, 127
+        info = np.iinfo(specs[name].dtype)
+        array = rng.integers(info.min, info.max + 1, specs[name].shape).astype(specs[name].dtype)
+        array.flat[0], array.flat[-1] = info.min, info.max
         values[name] = array
     return values
+
+
+def scheduled(item, sram=1 << 20, cache=None, lanes=16, ecc=False, estimates=None):
+    """The program with a schedule for a chip of so many bytes."""
+    memories = [Memory("sram", sram, ecc=ecc), Memory("dram", 1 << 30, assumed=True, ecc=ecc)]
+    if cache is not None:
+        memories.insert(1, Memory("cache", cache, ecc=ecc))
+    return schedule(item, Layout(tuple(memories), lanes), estimates)
+
+
+def estimates(item, **changes):
+    """Made-up estimates: layer n takes n ms, of which the engine is busy for half and the memory for all."""
+    names = list(dict.fromkeys(each.name for each in item.instructions))
+    layers = tuple(
+        LayerEstimate(name, 100 * n, 50.0 * n, float(n), n / 2, float(n), {"dram": 10 * n}, "dram", n / 8)
+        for n, name in enumerate(names, 1)
+    )
+    crossing = dict.fromkeys((*item.inputs, *item.outputs), 0.25)
+    return replace(Estimates("a priori", layers, crossing, 0.5), **changes)

@@ -10,7 +10,8 @@ from npu_programs import clamp, conv_instruction, feeds, network, program, scali
 
 from runtime.npu.device import Device
 from runtime.npu.fast import PlainStep, SessionStep
-from runtime.npu.lowering import Source, _fit_sum
+from runtime.npu.lowering import Value
+from runtime.npu.lowering.integer import fit_sum
 from runtime.npu.plain import operations
 
 zero_points = st.one_of(st.sampled_from([-128, 127, 0]), st.integers(-128, 127))
@@ -173,6 +174,6 @@ def test_most_sums_have_slopes_and_need_no_table():
     for _ in range(30):
         a, b, y = (spec(name, (1, 2, 2, 2), rng.uniform(0.02, 0.1), rng.integers(-20, 20)) for name in "aby")
         item = single("add", [a, b], y, {"left_shift": 20, **clamp()}, sum_scaling(a.scale, b.scale, y.scale))
-        sources = [Source(t.name, (-128 - t.zero_point, 127 - t.zero_point)) for t in (a, b)]
-        found += _fit_sum(operations(item)[0], tuple(sources)) is not None
+        sources = [Value(t, (-128 - t.zero_point, 127 - t.zero_point)) for t in (a, b)]
+        found += fit_sum(operations(item)[0], tuple(sources)) is not None
     assert found >= 20

@@ -9,6 +9,7 @@ import pytest
 from npu_programs import clamp, feeds, network, program, scaling, single, spec, sum_scaling
 
 from runtime.errors import ProgramError
+from runtime.npu import encoding
 from runtime.npu.device import Device
 from runtime.npu.encoding import MAX_HEADER_BYTES, VERSION, dumps, loads
 from runtime.npu.program import Instruction
@@ -67,13 +68,13 @@ def test_attribute_order_does_not_change_the_bytes():
     [
         (b"", "wrong magic"),
         (b"ONNX" + bytes(40), "wrong magic"),
-        (b"NPUP" + struct.pack("<II", VERSION + 1, 0), r"format version 2, newer than 1 \(update the runtime\)"),
+        (b"NPUP" + struct.pack("<II", VERSION + 1, 0), r"format version 3, newer than 2 \(update the runtime\)"),
         (b"NPUP" + struct.pack("<II", 0, 0), "unknown format version 0"),
         (b"NPUP" + struct.pack("<II", VERSION, MAX_HEADER_BYTES + 1), "the header claims 16777217 bytes"),
         (b"NPUP" + struct.pack("<II", VERSION, 100), r"ends inside the header \(12 of 112 bytes\)"),
         (b"NPUP" + struct.pack("<II", VERSION, 4) + b"\xff{}}", "cannot be read: UnicodeDecodeError"),
         (b"NPUP" + struct.pack("<II", VERSION, 4) + b"{{{{", "cannot be read: JSONDecodeError"),
-        (b"NPUP" + struct.pack("<II", VERSION, 60000) + b"[" * 60000, "cannot be read: RecursionError"),
+        (b"NPUP" + struct.pack("<II", VERSION, 60000) + b"[" * 60000, "too many values, or too deep"),
         (b"NPUP" + struct.pack("<II", VERSION, 2) + b"[]", "the header is not an object"),
         (b"NPUP" + struct.pack("<II", VERSION, 2) + b"{}", "header: missing key"),
     ],
@@ -97,13 +98,17 @@ HEADER_CHANGES = {
     "shape": (lambda h: h["tensors"][0].update(shape=[1, True]), "tensor 0: expected integers"),
     "attribute": (lambda h: first(h)["attributes"].update(group="1"), "attribute group: expected integers"),
     "constant type": (
-        lambda h: first(h)["constants"]["bias"].update(dtype="int16"),
-        "'int16' is not a constant's type",
+        lambda h: first(h)["constants"]["bias"].update(dtype="float16"),
+        "'float16' is not a constant's type",
     ),
     "constant empty": (lambda h: first(h)["constants"]["bias"].update(shape=[0]), "constant bias: shape .0,. has"),
     "constant too large": (
         lambda h: first(h)["constants"]["bias"].update(shape=[1 << 40, 1 << 40]),
         "constant bias: shape .* has more than 67108864 elements",
+    ),
+    "constant of many dimensions": (  # found by make fuzz: numpy has 64 at most, and raised ValueError
+        lambda h: first(h)["constants"]["bias"].update(shape=[1] * 200 + [8]),
+        "constant bias: has 201 dimensions, more than 8",
     ),
     "offset past the end": (
         lambda h: first(h)["constants"]["bias"].update(offset=1 << 20),
@@ -122,6 +127,33 @@ def test_a_wrong_header_is_refused(name):
         loads(repacked(dumps(conv()), change))
 
 
+def test_constants_that_share_bytes_are_refused_before_they_are_copied(monkeypatch):
+    """A thousand tables in the bytes of one would be a thousand times the file once it is written again to compare."""
+    tables = {f"t{i}": np.zeros(256, np.int8) for i in range(2)}
+    steps = tuple(
+        Instruction("lookup", name, (source,), target, {}, {"table": table})
+        for (name, table), source, target in zip(tables.items(), "xy", "yz", strict=True)
+    )
+    names = tuple(spec(name, (1, 4, 6, 6)) for name in "xyz")
+    content = dumps(program([names[0]], steps, names))
+    shared = repacked(content, lambda h: h["instructions"][1]["constants"]["table"].update(offset=0))[:-256]
+    monkeypatch.setattr(encoding, "_encode", None)
+    with pytest.raises(ProgramError, match="constants of 512 bytes lie in 256: some share bytes"):
+        loads(shared)
+
+
+def test_tensors_that_are_too_many_elements_together(monkeypatch):
+    monkeypatch.setattr(encoding, "MAX_TOTAL", 271)
+    with pytest.raises(ProgramError, match="tensors of 272 elements together, more than 271"):
+        loads(dumps(conv()))
+
+
+@pytest.mark.parametrize("header", [b"[" * 17 + b"]" * 17, b"[" + b"0," * (1 << 20) + b"0]"])
+def test_json_that_is_too_deep_or_too_much(header):
+    with pytest.raises(ProgramError, match="the header has too many values, or too deep inside each other"):
+        loads(b"NPUP" + struct.pack("<II", VERSION, len(header)) + header)
+
+
 def test_trailing_bytes_and_spaces_are_not_canonical():
     content = dumps(conv())
     for other in (content + bytes(16), repacked(content, lambda h: h["device"].update(clock_hz=5e8)) + b"\0"):
@@ -133,7 +165,7 @@ Y = spec("y", (1, 4, 6, 6))
 FACTOR = scaling(0.5)
 BAD = {
     "contract": (replace(conv(), contract="r9"), "'r9' is not an integer contract"),
-    "opcode": (single("softmax", [X], Y), r"instruction 0 \(softmax 'the_softmax'\): unknown opcode \(known: conv2d"),
+    "opcode": (single("erf", [X], Y), r"instruction 0 \(erf 'the_erf'\): unknown opcode \(known: conv2d"),
     "dtype": (single("reshape", [X], replace(Y, dtype="float32")), "tensor 'y': type 'float32' is not int8"),
     "scale": (single("reshape", [X], replace(Y, scale=0.0)), "tensor 'y': scale 0.0 is not above 0"),
     "no scale": (single("reshape", [X], replace(Y, scale=None)), "tensor 'y': scale None"),
@@ -188,7 +220,7 @@ BAD = {
     "multiplier": (conv(constants={"multiplier": np.full(8, 5, np.int32)}), "factor 0 has multiplier 5"),
     "shift": (conv(constants={"shift": np.full(8, 31, np.int32)}), "shift 31; legal are"),
     "zero factor": (conv(constants={"multiplier": np.zeros(8, np.int32)}), "factor 0 has multiplier 0, shift -6"),
-    "conv rank": (single("conv2d", [spec("x", (4, 6))], Y, CONV, WEIGHTS), "expected 4 dimensions"),
+    "conv rank": (single("conv2d", [spec("x", (4, 6))], Y, CONV, WEIGHTS), "expected 3 or 4 dimensions"),
     "features": (
         single(
             "fully_connected",

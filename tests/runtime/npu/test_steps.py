@@ -4,26 +4,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from npu_programs import scaling
+from npu_programs import scaling as folded
 
 from runtime.npu.contracts import find_contract
-from runtime.npu.steps import Scaling, find_steps, fit_corrected, fit_long, fit_short
+from runtime.npu.steps import find_steps, fit_corrected, fit_long, fit_short, scaling
 
-RULE = find_contract("tflite-r1")
 MAGIC = np.float32(1.5 * 2**23)
 
 
-def make(factors, low, high, bounds):
-    constants = scaling(factors)
+def make(factors, low, high, bounds, contract="tflite-r1"):
+    constants = folded(factors, contract)
     count = len(constants["shift"])
     reach = np.full(count, low), np.full(count, high)
-    multiplier, shift = (constants[name].astype(np.int64) for name in ("multiplier", "shift"))
-    return Scaling(RULE, multiplier, shift, *reach, bounds)
+    factor = tuple(constants[name].astype(np.int64) for name in ("multiplier", "shift"))
+    return scaling(find_contract(contract), factor, reach, bounds)
 
 
 def every(item, channel):
     acc = np.arange(item.low[channel], item.high[channel] + 1)
-    want = RULE.multiply(acc, item.multiplier[channel], item.shift[channel])
+    want = item.rule(np.broadcast_to(acc, (len(item.low), len(acc))))[channel]
     return acc, np.clip(want, *item.bounds)
 
 
@@ -58,7 +57,7 @@ def test_a_formula_that_is_accepted_is_the_rule(factor, reach, limits):
             lifted = (product + np.float64(MAGIC)).astype(np.float32)
             np.testing.assert_array_equal(np.clip(lifted, MAGIC + limits[0], MAGIC + limits[1]) - MAGIC, want)
     assert long is not None
-    value = np.rint(np.floor(acc * long.first[0] + 0.5) * long.second[0])
+    value = long.evaluate(acc[None])[0]
     np.testing.assert_array_equal(np.clip(value, *limits), want)
 
 

@@ -1,0 +1,196 @@
+"""Sums of products: as integers where that is proven (``runtime.npu.lowering.integer``), else in floating point.
+
+A convolution of integers is exact in float32, in any order of summation, while no partial sum can reach 2**23; the
+weights and the input's range prove it. Beyond that, pieces of the input channels are added up in float64.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.npu.kernels import Operation
+from runtime.npu.lowering import formulas, integer
+from runtime.npu.lowering.values import Builder, Range, Value
+from runtime.npu.requantize import Integers
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Scaling, find_steps, fit, fit_long, fit_wide, scaling
+
+Shape = tuple[int, ...]
+
+Products = Callable[[str, NDArray[np.float32], NDArray[np.float32] | None], str]
+"""Append the sums of products of a value with a weight, plus a bias, and give their name."""
+
+INT16_LIMIT = 2**15 - 1
+
+
+def conv2d(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """The centred result's name; ``None`` when it must run with its plain kernel."""
+
+    def convolve(x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+        return builder.node(
+            "Conv",
+            [x, builder.constant(weight), *([] if bias is None else [builder.constant(bias)])],
+            group=operation.integer("group"),
+            strides=operation.integers("strides"),
+            pads=operation.integers("pads"),
+            dilations=operation.integers("dilations"),
+            kernel_shape=weight.shape[2:],
+        )
+
+    return _floating(builder, operation, inputs[0], convolve)
+
+
+def conv_transpose2d(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """As ``conv2d``; onnxruntime's weight has input channels first."""
+    group, strides = operation.integer("group"), operation.integers("strides")
+    pads, dilations = operation.integers("pads"), operation.integers("dilations")
+
+    def spread(x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+        outputs, per_group, *kernel = weight.shape
+        grouped = weight.reshape(group, outputs // group, per_group, *kernel)
+        swapped = np.ascontiguousarray(np.swapaxes(grouped, 1, 2)).reshape(group * per_group, outputs // group, *kernel)
+        size, wanted = _rows_and_columns(operation.inputs[0].shape), _rows_and_columns(operation.output.shape)
+        cut = [pads[i] + pads[i + 2] for i in (0, 1)]
+        least = [(size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - cut[i] for i in (0, 1)]
+        return builder.node(
+            "ConvTranspose",
+            [x, builder.constant(swapped), *([] if bias is None else [builder.constant(bias)])],
+            group=group,
+            strides=strides,
+            pads=pads,
+            dilations=dilations,
+            output_padding=tuple(wanted[i] - least[i] for i in (0, 1)),
+            kernel_shape=tuple(kernel),
+        )
+
+    return _floating(builder, operation, inputs[0], spread)
+
+
+def fully_connected(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """As ``conv2d``."""
+
+    def multiply(x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+        product = builder.node("MatMul", [x, builder.constant(weight.T)])
+        return product if bias is None else builder.node("Add", [product, builder.constant(bias)])
+
+    return _floating(builder, operation, inputs[0], multiply)
+
+
+def raw_products(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """``conv2d`` and ``fully_connected`` as integers: the raw result's name, or ``None``."""
+    if not saturates(operation, inputs[0].range):
+        return integer.products(builder, operation, inputs[0], integer.products_scaling(operation, inputs[0].range))
+    return None
+
+
+def raw_matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """``matmul`` as integers: the raw result's name, or ``None``."""
+    return integer.product_of_two(builder, operation, inputs, operation.inputs[0].shape[-1])
+
+
+def matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """In float64, which is exact: the centred result's name, or ``None``."""
+    depth = operation.inputs[0].shape[-1]
+    corners = [depth * a * b for a in inputs[0].range for b in inputs[1].range]
+    zero, (low, high) = operation.output_zero(), operation.bounds()
+    scaled = scaling(
+        operation.contract,
+        (operation.constant("multiplier"), operation.constant("shift")),
+        (np.array([min(*corners, 0)]), np.array([max(*corners, 0)])),
+        (low - zero, high - zero),
+    )
+    formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
+    if formula is None:
+        return None
+    wide = [builder.cast(builder.centred(value), "float64") for value in inputs]
+    shape = (1,) * len(operation.output.shape)
+    return formulas.scale_long(builder, builder.node("MatMul", wide), formula, scaled.bounds, shape)
+
+
+def saturates(operation: Operation, source: Range) -> bool:
+    """Whether a 16-bit accumulator may saturate on some input."""
+    if operation.contract.accumulator_bits != 16:
+        return False
+    weight, bias = operation.constant("weight"), operation.constant("bias")
+    largest = np.abs(weight).reshape(len(weight), -1).sum(axis=1) * max(-source[0], source[1]) + np.abs(bias)
+    return bool(largest.max() > INT16_LIMIT)
+
+
+def _floating(builder: Builder, operation: Operation, source: Value, products: Products) -> str | None:
+    """Sums of products with their bias, requantized; ``None`` when nothing is proven exact."""
+    if operation.contract.activations == "int16" or saturates(operation, source.range):
+        return None
+    bias, sequence = operation.constant("bias"), _is_sequence(operation)
+    low, high = integer.reach(operation.constant("weight"), source.range)
+    scaled = integer.products_scaling(operation, source.range)
+    shape, weight = _along(operation), operation.constant("weight")
+    x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
+    partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
+    if partial >= MAX_ACCUMULATOR:
+        made = _wide(builder, operation, (x, source.range), products, scaled)
+    else:
+        formula = fit(scaled, images=weight.ndim == 4)
+        if formula is None:
+            return None
+        extra = formula.bias if isinstance(formula, CorrectedFormula) else np.float32(0)
+        acc = products(x, weight.astype(np.float32), bias.astype(np.float32) + extra)
+        made = formulas.scale(builder, acc, formula, scaled.bounds, shape)
+    if made is None or not sequence:
+        return made
+    return builder.node("Reshape", [made, builder.constant(np.array(operation.output.shape))])
+
+
+def _rows_and_columns(shape: Shape) -> Shape:
+    """Of an image, or of a sequence, which is one row high."""
+    return shape[2:] if len(shape) == 4 else (1, shape[2])
+
+
+def _is_sequence(operation: Operation) -> bool:
+    return operation.instruction.constants["weight"].ndim == 4 and len(operation.inputs[0].shape) == 3
+
+
+def _lifted(builder: Builder, operation: Operation, x: str) -> str:
+    """A sequence as an image one row high."""
+    batch, channels, length = operation.inputs[0].shape
+    return builder.node("Reshape", [x, builder.constant(np.array([batch, channels, 1, length]))])
+
+
+def _along(operation: Operation) -> Shape:
+    """The shape of per-channel constants."""
+    channels = len(operation.instruction.constants["weight"])
+    if operation.instruction.constants["weight"].ndim == 4:
+        return 1, channels, 1, 1
+    return (1,) * (len(operation.output.shape) - 1) + (channels,)
+
+
+def _wide(
+    builder: Builder, operation: Operation, source: tuple[str, Range], products: Products, scaled: Scaling
+) -> str | None:
+    """As ``_floating`` for sums beyond float32: pieces of the input channels, added up in float64 with the bias."""
+    (name, range_), weight, formula = source, operation.constant("weight"), fit_wide(scaled)
+    low, high = integer.reach(weight, range_)
+    pieces = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
+    grouped = weight.ndim == 4 and operation.integer("group") > 1
+    parts = [part for part in np.array_split(np.arange(weight.shape[1]), pieces) if len(part)]
+    if formula is None or (grouped and pieces > 1) or not _all_exact(weight, parts, range_):
+        return None
+    shape = _along(operation)
+    total = builder.constant(operation.constant("bias").astype(np.float64).reshape(shape))
+    for part in parts:
+        piece = name
+        if pieces > 1:
+            axis = 1 if weight.ndim == 4 else len(shape) - 1
+            limits = [builder.constant(np.array([end])) for end in (part[0], part[-1] + 1, axis)]
+            piece = builder.node("Slice", [piece, *limits])
+        exact = builder.cast(products(piece, weight[:, part].astype(np.float32), None), "float64")
+        total = builder.node("Add", [exact, total])
+    return formulas.scale_long(builder, total, formula, scaled.bounds, shape)
+
+
+def _all_exact(weight: Integers, parts: Sequence[NDArray[np.intp]], range_: Range) -> bool:
+    """Whether float32 holds every sum of each part."""
+    for part in parts:
+        low, high = integer.reach(weight[:, part], range_)
+        if max(-int(low.min()), int(high.max())) >= MAX_ACCUMULATOR:
+            return False
+    return True
