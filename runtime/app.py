@@ -26,8 +26,8 @@ from runtime.streams.live import Link
 from runtime.streams.opening import Opened, open_all
 from runtime.zones import Happening
 
-PATIENCE_S = 10.0
-"""Seconds that sinks have, at the end, for the events that wait."""
+PATIENCE_S, DURABLE_PATIENCE_S = 10.0, 2.0
+"""Seconds that sinks have, at the end, for the events that wait; the second where the queue keeps them anyway."""
 
 Listener = Callable[[FrameResult], None]
 
@@ -232,7 +232,7 @@ class _Run:
             elif self.opened[source].kind != "live" and not self._broken and not self._stop.is_set():
                 self._broken.append(SourceError("has no frame", where=player.name))
         if self._recorder is not None:
-            self._recorder.close(PATIENCE_S)
+            self._recorder.close(PATIENCE_S if self.options.state is None else DURABLE_PATIENCE_S)
         if self._broken:
             raise self._broken[0]
         return [player.summary() for player in self._players]

@@ -66,7 +66,7 @@ class Facts:
         """``ok``, ``degraded`` with reasons, or ``failing`` when no source gives frames."""
         sources = self.status.sources()
         reasons = [f"{s.name}: {s.problem or s.state}" for s in sources if s.state in ("down", "broken")]
-        reasons += [f"{d.name}: {d.problem}" for d in self.recorder.deliveries() if d.problem]
+        reasons += [delivery.problem for delivery in self.recorder.deliveries() if delivery.problem]
         reasons += [text for text in (self.recorder.problem,) if text]
         if self.state is not None and shutil.disk_usage(self.state).free < LEAST_FREE:
             reasons.append(f"{self.state}: less than {LEAST_FREE >> 20} MB are free")

@@ -289,15 +289,17 @@ def page(port, path, **headers):
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_the_live_page_in_a_browser(tmp_path, walkers_bundle, server, width, height):
     """What Chromium shows is what the run found, and it fits the window; screenshots go where ``SCREENSHOTS`` says."""
-    port = free_port()
-    source = f"rtsp://127.0.0.1:{server.port}/0"
-    process = start(walkers_bundle, "--source", source, "--serve", f"127.0.0.1:{port}", "--state", tmp_path / "state")
+    port, nobody = free_port(), free_port()
+    words = ("--source", f"rtsp://127.0.0.1:{server.port}/0", "--serve", f"127.0.0.1:{port}")
+    words += ("--sink", f"mqtt://127.0.0.1:{nobody}/a/long/prefix/of/a/broker/that/is/not/there")
+    process = start(walkers_bundle, *words, "--state", tmp_path / "state")
     try:
         wait_for(lambda: answers(port))
         with Browser(tmp_path / "chromium", width, height, phone=width < 600) as browser:
             browser.open(f"http://127.0.0.1:{port}/")
             wait_for(lambda: browser.value("document.querySelector('.tiles b')?.textContent > 0"), what="a crossing")
             wait_for(lambda: browser.value("document.querySelector('img').naturalWidth") == walkers.WIDTH)
+            wait_for(lambda: browser.value("document.getElementById('reasons').textContent"), what="the sink's error")
             shown = browser.value("document.body.innerText")
             assert browser.value("document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
             wait_for(lambda: browser.value("document.querySelectorAll('#chart rect').length"), what="a bar")
@@ -312,7 +314,18 @@ def test_the_live_page_in_a_browser(tmp_path, walkers_bundle, server, width, hei
         err = process.communicate(timeout=30)[1]
     assert process.returncode == 0, err
     assert f"the live page is at http://127.0.0.1:{port}/" in err
-    for text in ("walkers", "ok", "gate in", "gate out", "in hall now", "Partitions", "1 NPU", "not known", "infer"):
+    for text in (
+        "walkers",
+        "degraded",
+        "the broker cannot be reached",
+        "gate in",
+        "gate out",
+        "in hall now",
+        "Partitions",
+        "1 NPU",
+        "not known",
+        "infer",
+    ):
         assert text in shown, text
 
 
