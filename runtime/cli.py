@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runtime import describe
+from runtime import describe, profiling
 from runtime.app import Options, play_all
+from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, resolve, summarize
 from runtime.errors import UserError
 from runtime.opening import Opening, add_options, read_options
@@ -38,6 +39,7 @@ COMMANDS = """\
 other commands:
   npu-run info BUNDLE [--json]      what is in a bundle, and who signed it
   npu-run selftest BUNDLE [--json]  replay its golden vectors, partition by partition
+  npu-run profile BUNDLE [--json]   what each layer is estimated to cost on the target; --trace F for Perfetto
 """
 
 DELEGATE_HELP = """npu: the simulated NPU, bit for bit; plain: its slow reference kernels; cpu: ONNX Runtime (other
@@ -199,7 +201,28 @@ def _selftest(words: Sequence[str]) -> int:
     return 0 if result.passed else 1
 
 
-_COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"info": _info, "selftest": _selftest}
+def _profile(words: Sequence[str]) -> int:
+    """``npu-run profile BUNDLE``."""
+    parser = _bundle_parser("profile", "Say what each layer is estimated to cost on the target.")
+    parser.add_argument("--trace", type=Path, metavar="F", help="write a timeline for chrome://tracing and Perfetto")
+    options = parser.parse_args(words)
+    bundle = read_options(options).open(options.bundle)
+    if options.trace is not None:
+        _write_trace(options.trace, bundle)
+    _print(options.json, profiling.facts(bundle), lambda: profiling.lines(bundle))
+    return 0
+
+
+def _write_trace(path: Path, bundle: Bundle) -> None:
+    if path.exists() and path.samefile(bundle.path):
+        raise UserError("is read, so it cannot be written", where=path, fix="give another name")
+    try:
+        path.write_text(json.dumps(profiling.document(bundle)) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=path) from error
+
+
+_COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"info": _info, "selftest": _selftest, "profile": _profile}
 
 
 def _bundle_parser(command: str, description: str) -> argparse.ArgumentParser:

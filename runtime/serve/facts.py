@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runtime.bundle import Bundle, PartitionEntry
 from runtime.npu.encoding import loads
-from runtime.npu.timeline import PROVENANCE, estimate
+from runtime.npu.timeline import timeline
 from runtime.sinks.recorder import Recorder
 from runtime.status import Status
 
@@ -92,9 +92,10 @@ def _partition(bundle: Bundle, entry: PartitionEntry) -> dict[str, object]:
     facts: dict[str, object] = {"device": entry.device, "operators": len(entry.nodes), "ms": None, "mj": None}
     if entry.program is None:
         return {**facts, "provenance": "not simulated: it runs on this host's CPU"}
-    program = loads(bundle.read(entry.program))
-    ms, watts = estimate(program).ms, program.device.get("power_w", 0.0)
-    return {**facts, "ms": ms, "mj": ms * watts if watts > 0 else None, "provenance": PROVENANCE}
+    line = timeline(loads(bundle.read(entry.program)))
+    if line is None:
+        return {**facts, "provenance": "its program carries no estimates"}
+    return {**facts, "ms": line.ms, "mj": line.energy_mj, "provenance": line.provenance}
 
 
 def device(state: Path | None) -> dict[str, object]:
