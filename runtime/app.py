@@ -14,7 +14,7 @@ from runtime.events import happened, link_changed, new_run, run_of
 from runtime.outputs import EventLog, FrameResult, VideoFile
 from runtime.player import Player, Summary, painter
 from runtime.serve.access import Access
-from runtime.serve.facts import Facts
+from runtime.serve.facts import Facts, partitions
 from runtime.serve.pictures import Draw, Pictures
 from runtime.serve.server import Offer, Server
 from runtime.session import Session
@@ -162,8 +162,13 @@ class _Run:
             return []
         pictures = Pictures(self._draws())
 
+        known = [(self.bundle, partitions(self.bundle))]
+
         def facts() -> Facts:
-            return Facts(self.bundle, self.options.delegate, self.status, recorder, self.options.state)
+            bundle = self.bundle
+            if known[0][0] is not bundle:
+                known[0] = (bundle, partitions(bundle))
+            return Facts(*known[0], self.options.delegate, self.status, recorder, self.options.state)
 
         server = stack.enter_context(Server(access, facts, pictures, offer))
         self._warn(f"the live page is at {server.url}")

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Facts:
 
     Attributes:
         bundle: what is played now.
+        partitions: of the bundle, as ``partitions`` describes them.
         delegate: what runs its NPU partitions.
         status: of the sources.
         recorder: of the events.
@@ -33,6 +34,7 @@ class Facts:
     """
 
     bundle: Bundle
+    partitions: Sequence[Mapping[str, object]]
     delegate: str
     status: Status
     recorder: Recorder
@@ -50,7 +52,7 @@ class Facts:
                 "sha256": self.bundle.sha256,
             },
             "uptime_s": time.time() - self.status.started,
-            "partitions": partitions(self.bundle),
+            "partitions": self.partitions,
             "sources": [asdict(source) for source in self.status.sources()],
             "steps": {
                 name: {"frames": count, "ms": 1e3 * seconds / count}
