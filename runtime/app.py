@@ -255,6 +255,10 @@ def _spare_inputs(bundle: Bundle, sources: Sequence[Path], options: Options) -> 
             raise UserError("is read, so it cannot be written", where=output, fix="give another name")
     if events is not None and annotate is not None and events.absolute() == annotate.absolute():
         raise UserError("cannot hold both events and video", where=events, fix="give another name to one of them")
+    written = [path.absolute() for path in (*map(Path, options.sinks), events, annotate) if path is not None]
+    twice = next((path for path in written if written.count(path) > 1), None)
+    if twice is not None:
+        raise UserError("is to be written twice", where=twice, fix="give another name to one of them")
 
 
 def _same(output: Path, read: Path) -> bool:

@@ -112,7 +112,7 @@ def test_a_stream_that_is_cut_comes_back(tmp_path, walkers_bundle, server):
     seen = len(lines_of_whole(tmp_path / "frames.jsonl"))
     wait_for(lambda: len(lines_of_whole(tmp_path / "frames.jsonl")) > seen + 5)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     summary, events = json.loads(out), lines_of(sink)
     assert [event["kind"] for event in events if event["kind"] in ("up", "down")] == ["up", "down"] * 2 + ["up"]
@@ -204,13 +204,20 @@ def test_a_sink_never_replaces_what_is_read(walkers_bundle, clip):
         play_all(fixed(walkers_bundle), [str(clip)], Options(sinks=(str(clip),)))
 
 
+def test_two_outputs_are_two_files(tmp_path, walkers_bundle, clip):
+    sink = str(tmp_path / "e.jsonl")
+    for options in (Options(sinks=(sink, sink)), Options(sinks=(sink,), events=tmp_path / "e.jsonl")):
+        with pytest.raises(UserError, match=r"e\.jsonl: is to be written twice \(give another name to one of them\)"):
+            play_all(fixed(walkers_bundle), [str(clip)], options)
+
+
 def test_sigterm_ends_a_file_early_and_says_so(tmp_path, tiny_bundle):
     np.save(tmp_path / "long.npy", np.zeros((5000, 16, 24, 3), np.uint8))
     events = tmp_path / "e.jsonl"
     process = start(tiny_bundle, "--source", tmp_path / "long.npy", "--events", events, "--json")
     wait_for(lambda: len(lines_of_whole(events)) > 3)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert json.loads(out)["frames"] == len(lines_of(events)) < 5000
 
@@ -271,7 +278,7 @@ def test_a_new_bundle_takes_over_while_a_stream_plays(tmp_path, walkers_bundle, 
         wait_for(lambda: status()["bundle"]["version"] == 3)
     finally:
         process.send_signal(signal.SIGTERM)
-        err = process.communicate(timeout=30)[1]
+        err = process.communicate(timeout=60)[1]
     assert process.returncode == 0, err
     assert "bundle version 2: swapped" in err
     assert "refused" in err
@@ -311,7 +318,7 @@ def test_the_live_page_in_a_browser(tmp_path, walkers_bundle, server, width, hei
             wait_for(lambda: browser.value("document.getElementById('health').textContent") == "no connection")
     finally:
         process.send_signal(signal.SIGTERM)
-        err = process.communicate(timeout=30)[1]
+        err = process.communicate(timeout=60)[1]
     assert process.returncode == 0, err
     assert f"the live page is at http://127.0.0.1:{port}/" in err
     for text in (
