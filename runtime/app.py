@@ -5,11 +5,12 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.bundle import Bundle
+from runtime.delegates.failover import Health, Supervisor
 from runtime.errors import SourceError, UserError
 from runtime.outputs import Counts, EventLog, FrameResult, VideoFile
 from runtime.session import Session
@@ -37,6 +38,7 @@ class Summary:
         boxes: boxes found, by label.
         tracks: different tracks seen; ``None`` when nothing was tracked.
         counts: crossings by line: ``in`` and ``out``.
+        health: what became of the device's jobs; ``None`` when no fault was injected.
     """
 
     bundle: str
@@ -49,6 +51,7 @@ class Summary:
     boxes: Mapping[str, int]
     tracks: int | None
     counts: Counts
+    health: Health | None = None
 
 
 def play(
@@ -59,6 +62,7 @@ def play(
     annotate: Path | None = None,
     delegate: str = "npu",
     strict: bool = False,
+    supervisor: Supervisor | None = None,
     started: Callable[[Session], None] = lambda session: None,
     limit: int | None = None,
     listen: Callable[[FrameResult], None] = lambda result: None,
@@ -75,6 +79,7 @@ def play(
         annotate: mp4 file for the frames with boxes, tracks and lines on them.
         delegate: a word of ``runtime.delegates.choice``.
         strict: refuse when an operator falls back to the CPU.
+        supervisor: of a simulated device that may fail.
         started: called once, when the bundle is loaded.
         limit: stop after so many frames.
         listen: called after every frame.
@@ -84,7 +89,7 @@ def play(
         UserError: an output cannot be written, or would replace the source or the bundle; or the bundle cannot
             be run.
     """
-    session = Session(bundle, delegate, strict=strict)
+    session = Session(bundle, delegate, strict=strict, supervisor=supervisor)
     started(session)
     opened = open_source(source)
     _spare_inputs(bundle, Path(source), events, annotate)
@@ -102,7 +107,7 @@ def play(
             result = _analyse(session, tracker, index, frame)
             for sink in (*sinks, tally.add, listen):
                 sink(result)
-    return tally.summary()
+    return replace(tally.summary(), health=None if supervisor is None else supervisor.health())
 
 
 def _spare_inputs(bundle: Bundle, source: Path, events: Path | None, annotate: Path | None) -> None:

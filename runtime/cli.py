@@ -16,7 +16,10 @@ from runtime import describe, profiling
 from runtime.app import Summary, play
 from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, resolve, summarize
+from runtime.delegates.failover import Health, Supervisor
 from runtime.errors import UserError
+from runtime.npu.chip import Chip
+from runtime.npu.faults import KINDS, Fault, parse_fault
 from runtime.opening import Opening, add_options, read_options
 from runtime.outputs import FrameResult
 from runtime.replay import Replay, replay_session
@@ -32,6 +35,9 @@ other commands:
 DELEGATE_HELP = """npu: the simulated NPU, bit for bit; plain: its slow reference kernels; cpu: ONNX Runtime (other
 bits); ort:PROVIDER[,OPTION=VALUE]: a processor that ONNX Runtime knows, as ort:OpenVINO,device_type=CPU; auto: the
 first of those that is here, else npu"""
+
+
+INJECT_HELP = f"""a fault of the simulated NPU for a drill, FAULT@FRAME or FAULT@FRAME+FRAMES: {", ".join(KINDS)}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +68,7 @@ def _run(words: Sequence[str]) -> int:
     parser.add_argument("--annotate", type=Path, metavar="F", help="write an mp4 with boxes, tracks and counts")
     _add_delegate(parser)
     add_options(parser)
+    parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     options = parser.parse_args(words)
@@ -74,6 +81,7 @@ def _run(words: Sequence[str]) -> int:
         annotate=options.annotate,
         delegate=options.delegate,
         strict=options.strict,
+        supervisor=Supervisor(Chip(options.inject), _warn) if options.inject else None,
         started=lambda session: _announce(session, opening),
         limit=options.limit,
         listen=_ticker() if sys.stderr.isatty() else lambda result: None,
@@ -148,12 +156,23 @@ def _delegate(text: str) -> str:
     return resolve(text)
 
 
+def _fault(text: str) -> Fault:
+    try:
+        return parse_fault(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _warn(line: str) -> None:
+    print(f"npu-run: {describe.plain(line)}", file=sys.stderr)
+
+
 def _announce(session: Session, opening: Opening) -> None:
     """Say, at the start of a run, whose bundle it is and where its partitions run; then it has run here."""
     manifest = session.manifest
     whose = f"{manifest.name} version {manifest.version}, {describe.signature(session.bundle)}"
     for line in (whose, *summarize(session.placement)):
-        print(f"npu-run: {describe.plain(line)}", file=sys.stderr)
+        _warn(line)
     opening.accept(session.bundle)
 
 
@@ -178,11 +197,21 @@ def _summary_lines(summary: Summary) -> list[str]:
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
     if summary.tracks is None:
         lines.append("tracking and counting need: pip install supervision trackers")
+    lines += [] if summary.health is None else _health_lines(summary.health)
     if summary.delegate in ("npu", "plain"):
         lines.append(f"times are of this host: {summary.target} is simulated")
     else:
         lines.append(f"ran in ONNX Runtime on this host, not in the arithmetic of {summary.target}")
     return lines
+
+
+def _health_lines(health: Health) -> list[str]:
+    failures = ", ".join(f"{count} {kind}" for kind, count in health.failures.items()) or "none"
+    line = (
+        f"device: {health.jobs - health.on_host} of {health.jobs} jobs, the host computed {health.on_host}; "
+        f"failures: {failures}; came back {health.recoveries} times; {health.throttled} jobs throttled"
+    )
+    return [line, *(f"a bit flipped unnoticed: {flip}" for flip in health.flips)]
 
 
 def _selftest_lines(session: Session, result: Replay) -> list[str]:

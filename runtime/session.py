@@ -7,6 +7,7 @@ from runtime.adapters.detection import Detections, decode
 from runtime.adapters.image import letterbox, prepare
 from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, placement
+from runtime.delegates.failover import Supervisor
 from runtime.errors import PlacementError, SourceError, UserError
 from runtime.tensors import Tensors
 
@@ -22,10 +23,19 @@ class Session:
         manifest: the bundle's.
         partitions: each with what runs it, in execution order.
         placement: where each runs, beside where it was planned to.
+        supervisor: of a device that may fail; knows its health.
     """
 
-    def __init__(self, bundle: Bundle, delegate: str = "npu", *, strict: bool = False) -> None:
-        """Load every partition of the bundle; ``strict`` refuses when an operator falls back to the CPU.
+    def __init__(
+        self, bundle: Bundle, delegate: str = "npu", *, strict: bool = False, supervisor: Supervisor | None = None
+    ) -> None:
+        """Load every partition of the bundle.
+
+        Args:
+            bundle: what to run.
+            delegate: on what.
+            strict: refuse when an operator falls back to the CPU.
+            supervisor: of a device that may fail, see ``runtime.delegates.failover``.
 
         Raises:
             UserError: there is no such delegate here.
@@ -33,7 +43,8 @@ class Session:
             BundleError: a partition does not fit the manifest or cannot be used.
             ProgramError: a program is malformed.
         """
-        table = delegates(delegate)
+        table = delegates(delegate, supervisor)
+        self.supervisor = supervisor
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.partitions = tuple(
@@ -64,6 +75,8 @@ class Session:
             UserError: an input is missing, unknown, or of another type or shape.
         """
         self._check(tensors)
+        if self.supervisor is not None:
+            self.supervisor.next_frame()
         values = dict(tensors)
         for entry, executable in self.partitions:
             values.update(executable.run({name: values[name] for name in entry.inputs}))
