@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import check
+from pipeline.commands import calibrate_host, check
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
 from pipeline.summary import RunSummary
@@ -77,6 +77,7 @@ keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, ric
 app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
+app.command("calibrate-host")(calibrate_host.calibrate_host_command)
 
 
 @app.command("run")
@@ -255,7 +256,9 @@ def _load(config: Path, overrides: Sequence[str] | None) -> configfile.LoadedCon
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:
-    """The words with ``all`` after each ``--force`` that names no stage."""
+    """The words of ``run`` with ``all`` after each ``--force`` that names no stage; other words as they are."""
+    if "run" not in words[:1]:
+        return list(words)
     spelled: list[str] = []
     for word, following in zip(words, [*words, ""][1:], strict=True):
         spelled.append(word)
@@ -279,7 +282,7 @@ def _host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
     from pipeline.targets import library  # noqa: PLC0415
 
     name = loaded.config.partition.host or library.load(profile).host
-    return None if name is None else hosts.find(name, hosts.folder())
+    return None if name is None else hosts.resolve(name, loaded.path.parent / "hosts")
 
 
 def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:

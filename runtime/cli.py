@@ -1,19 +1,24 @@
 """``npu-run``: play a bundle, describe it, or test it; the only prints and exit codes of the runtime.
 
-Exit codes: 0 fine, 1 the user's files or a failed self-test, 2 usage, 130 interrupted. Anything else is our bug and
-shows its traceback.
+Exit codes: 0 fine, 1 the user's files or a failed self-test, 2 usage, 130 interrupted (SIGINT), 143 terminated
+(SIGTERM) before the end of a file. Live sources have no end, so there SIGTERM is a good one: 0. Anything else is our
+bug and shows its traceback.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runtime import describe, profiling
-from runtime.app import Summary, play
+from runtime.app import Options, play_all
 from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, resolve, summarize
 from runtime.delegates.failover import Health, Supervisor
@@ -22,8 +27,16 @@ from runtime.npu.chip import Chip
 from runtime.npu.faults import KINDS, Fault, parse_fault
 from runtime.opening import Opening, add_options, read_options
 from runtime.outputs import FrameResult
+from runtime.player import Summary
 from runtime.replay import Replay, replay_session
+from runtime.serve.access import parse_access
+from runtime.serve.server import Offer
 from runtime.session import Session
+from runtime.streams.engine import Fixed, Sessions
+from runtime.swap import Outcome, Swap, Watcher
+
+TOKEN = "NPU_RUN_TOKEN"
+"""Environment variable with the token that the live page's visitors need; not an option, which others could list."""
 
 COMMANDS = """\
 other commands:
@@ -36,8 +49,8 @@ DELEGATE_HELP = """npu: the simulated NPU, bit for bit; plain: its slow referenc
 bits); ort:PROVIDER[,OPTION=VALUE]: a processor that ONNX Runtime knows, as ort:OpenVINO,device_type=CPU; auto: the
 first of those that is here, else npu"""
 
-
-INJECT_HELP = f"""a fault of the simulated NPU for a drill, FAULT@FRAME or FAULT@FRAME+FRAMES: {", ".join(KINDS)}"""
+INJECT_HELP = f"""a fault of the simulated NPU for a drill, FAULT@FRAME or FAULT@FRAME+FRAMES, several times; faults
+are {", ".join(KINDS)}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(words[1:]) if command else _run(words)
     except UserError as error:
         print(f"npu-run: {describe.plain(' '.join(str(error).split()))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # whoever read the output is gone; Python would say so once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("npu-run: interrupted; what was written until now is kept", file=sys.stderr)
@@ -63,31 +80,119 @@ def _run(words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--source", required=True, help="video, folder of images, image, .npy file, or camera (0)")
-    parser.add_argument("--events", type=Path, metavar="F", help="write one JSON line per frame")
-    parser.add_argument("--annotate", type=Path, metavar="F", help="write an mp4 with boxes, tracks and counts")
+    _add_inputs(parser)
+    _add_outputs(parser)
+    options = parser.parse_args(words)
+    terminated, stop = threading.Event(), threading.Event()
+    supervisor = Supervisor(Chip(options.inject), _say) if options.inject else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminable(terminated, stop))
+        sessions, offer = _sessions(stack, options, supervisor)
+        summaries = play_all(
+            sessions,
+            options.source,
+            _play_options(options),
+            listen=_ticker() if sys.stderr.isatty() else lambda result: None,
+            warn=_say,
+            stop=stop,
+            offer=offer,
+        )
+    health = None if supervisor is None else supervisor.health()
+    facts = [dataclasses.asdict(summary) for summary in summaries]
+    document: dict[str, object] = facts[0] if len(facts) == 1 else {"sources": facts}
+    _print(
+        options.json,
+        {**document, "health": None if health is None else dataclasses.asdict(health)},
+        lambda: [*(line for summary in summaries for line in _summary_lines(summary)), *_health_lines(health)],
+    )
+    return 143 if terminated.is_set() and any(summary.kind != "live" for summary in summaries) else 0
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        required=True,
+        action="append",
+        help="video, folder of images, image, .npy file, camera (0), or stream (rtsp://...); several times",
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of each source")
     _add_delegate(parser)
     add_options(parser)
     parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
-    parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--watch", action="store_true", help="take over a new bundle when its file changes, or comes by POST /bundle"
+    )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--events", type=Path, metavar="F", help="write one JSON line per frame")
+    parser.add_argument("--annotate", type=Path, metavar="F", help="write an mp4 with boxes, tracks and counts")
+    parser.add_argument(
+        "--sink",
+        action="append",
+        default=[],
+        metavar="S",
+        help="deliver crossings and visits to a .jsonl, .csv, .sqlite file or mqtt://HOST:PORT/PREFIX; several times",
+    )
+    parser.add_argument(
+        "--serve",
+        metavar="HOST:PORT",
+        help=f"serve the live page, /metrics and /healthz; any host but this one needs a token in {TOKEN}",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    options = parser.parse_args(words)
-    opening = read_options(options)
-    bundle = opening.open(options.bundle)
-    summary = play(
-        bundle,
-        options.source,
+
+
+def _play_options(options: argparse.Namespace) -> Options:
+    return Options(
         events=options.events,
         annotate=options.annotate,
         delegate=options.delegate,
-        strict=options.strict,
-        supervisor=Supervisor(Chip(options.inject), _warn) if options.inject else None,
-        started=lambda session: _announce(session, opening),
         limit=options.limit,
-        listen=_ticker() if sys.stderr.isatty() else lambda result: None,
+        sinks=tuple(options.sink),
+        state=options.state,
+        serve=None if options.serve is None else parse_access(options.serve, os.environ.get(TOKEN)),
     )
-    _print(options.json, dataclasses.asdict(summary), lambda: _summary_lines(summary))
-    return 0
+
+
+def _sessions(
+    stack: contextlib.ExitStack, options: argparse.Namespace, supervisor: Supervisor | None
+) -> tuple[Sessions, Offer | None]:
+    """What runs the frames, and what takes new bundles; ``stack`` closes it."""
+    opening = read_options(options)
+    if not options.watch:
+        session = Session(opening.open(options.bundle), options.delegate, strict=options.strict, supervisor=supervisor)
+        _announce(session, opening)
+        return Fixed(session), None
+    if supervisor is not None:
+        raise UserError("--inject does not go with --watch", fix="drill one of them at a time")
+
+    def tell(outcome: Outcome) -> None:
+        _say(f"bundle version {outcome.version}: {outcome.state}{f' ({outcome.reason})' if outcome.reason else ''}")
+
+    swap = Swap(options.bundle, opening, delegate=options.delegate, strict=options.strict, tell=tell)
+    stack.callback(swap.close)
+    stack.callback(Watcher(options.bundle, swap).close)
+    _announce(swap.session(), opening)
+    return swap, swap.offer_bytes
+
+
+def _say(text: str) -> None:
+    print(f"npu-run: {describe.plain(text)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _terminable(*flags: threading.Event) -> Iterator[None]:
+    """SIGTERM sets flags, and so ends a run in good order."""
+
+    def set_all(number: int, frame: object) -> None:
+        for flag in flags:
+            flag.set()
+
+    before = signal.signal(signal.SIGTERM, set_all)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _info(words: Sequence[str]) -> int:
@@ -163,16 +268,12 @@ def _fault(text: str) -> Fault:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _warn(line: str) -> None:
-    print(f"npu-run: {describe.plain(line)}", file=sys.stderr)
-
-
 def _announce(session: Session, opening: Opening) -> None:
     """Say, at the start of a run, whose bundle it is and where its partitions run; then it has run here."""
     manifest = session.manifest
     whose = f"{manifest.name} version {manifest.version}, {describe.signature(session.bundle)}"
     for line in (whose, *summarize(session.placement)):
-        _warn(line)
+        _say(line)
     opening.accept(session.bundle)
 
 
@@ -184,20 +285,26 @@ def _positive(text: str) -> int:
 
 
 def _print(as_json: bool, facts: Mapping[str, object], lines: Callable[[], Sequence[str]]) -> None:
-    print(json.dumps(facts) if as_json else "\n".join(map(describe.plain, lines())))
+    print(json.dumps(facts) if as_json else "\n".join(map(describe.plain, lines())), flush=True)
 
 
 def _summary_lines(summary: Summary) -> list[str]:
     boxes = ", ".join(f"{count} {label}" for label, count in summary.boxes.items())
-    tracks = "not tracked" if summary.tracks is None else f"{summary.tracks} tracks"
+    untracked = "images are not tracked" if summary.kind == "images" else "not tracked"
+    tracks = untracked if summary.tracks is None else f"{summary.tracks} tracks"
     lines = [
         f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f} per second)",
         f"boxes: {boxes}; {tracks}",
     ]
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
-    if summary.tracks is None:
+    lines += [
+        f"zone {name}: {zone.visits} visits of {zone.dwell_s:.1f} s, {zone.most} at most"
+        for name, zone in summary.zones.items()
+    ]
+    if summary.dropped:
+        lines.append(f"{summary.dropped} frames gave way to newer ones")
+    if summary.tracks is None and summary.kind != "images":
         lines.append("tracking and counting need: pip install supervision trackers")
-    lines += [] if summary.health is None else _health_lines(summary.health)
     if summary.delegate in ("npu", "plain"):
         lines.append(f"times are of this host: {summary.target} is simulated")
     else:
@@ -205,7 +312,10 @@ def _summary_lines(summary: Summary) -> list[str]:
     return lines
 
 
-def _health_lines(health: Health) -> list[str]:
+def _health_lines(health: Health | None) -> list[str]:
+    """What a drill came to; nothing without one."""
+    if health is None:
+        return []
     failures = ", ".join(f"{count} {kind}" for kind, count in health.failures.items()) or "none"
     line = (
         f"device: {health.jobs - health.on_host} of {health.jobs} jobs, the host computed {health.on_host}; "

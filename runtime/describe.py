@@ -30,6 +30,7 @@ def facts(bundle: Bundle) -> dict[str, object]:
         "preprocess": dataclasses.asdict(manifest.preprocess),
         "decoder": dataclasses.asdict(manifest.decoder),
         "lines": [dataclasses.asdict(line) for line in manifest.lines],
+        "zones": [dataclasses.asdict(zone) for zone in manifest.zones],
         "partitions": [_partition_facts(bundle, partition) for partition in manifest.partitions],
         "golden": None if manifest.golden is None else manifest.golden.count,
         "provenance": dict(manifest.provenance),
@@ -83,6 +84,7 @@ def lines(bundle: Bundle) -> list[str]:
         ("input", f"{pre.width}x{pre.height} RGB"),
         ("labels", ", ".join(manifest.labels)),
         ("lines", ", ".join(line.name for line in manifest.lines) or "none"),
+        ("zones", ", ".join(zone.name for zone in manifest.zones) or "none"),
         ("golden", f"{golden} vectors"),
     ]
     for index, part in enumerate(manifest.partitions):

@@ -19,6 +19,7 @@ from runtime.bundle import (
     Manifest,
     PartitionEntry,
     Signer,
+    Zone,
     open_bundle,
     pack_arrays,
     write_bundle,
@@ -38,6 +39,7 @@ class Use:
         decoder: how the outputs become boxes.
         lines: over which tracked objects are counted.
         provenance: where it comes from.
+        zones: in which tracked objects are counted and timed.
         version: counted up by whoever publishes.
         signer: signs the bundle; nobody does when ``None``.
     """
@@ -48,6 +50,7 @@ class Use:
     decoder: BoxDecoder
     lines: tuple[Line, ...]
     provenance: Mapping[str, str]
+    zones: tuple[Zone, ...] = ()
     version: int = 0
     signer: Signer | None = None
 
@@ -127,6 +130,7 @@ def _manifest(
         preprocess=use.preprocess,
         decoder=use.decoder,
         lines=use.lines,
+        zones=use.zones,
         provenance=use.provenance,
     )
 

@@ -26,11 +26,12 @@ from pipeline.tasks.inference import infer_onnx
 from pipeline.workspace import Context, Result
 from runtime import __version__
 from runtime.adapters.image import letterbox
-from runtime.app import Summary, play
-from runtime.bundle import Bundle, Line, open_bundle
+from runtime.app import play
+from runtime.bundle import Bundle, Line, Zone, open_bundle
 from runtime.npu.encoding import loads
 from runtime.npu.schedule import Estimates
 from runtime.npu.timeline import timeline
+from runtime.player import Summary
 from runtime.replay import Replay, replay
 from runtime.session import Session
 
@@ -88,6 +89,7 @@ def _write(path: Path, context: Context, task: Task) -> None:
         preprocess=task.preprocess,
         decoder=task.decoder(package.score_threshold),
         lines=tuple(Line(line.name, line.start, line.end) for line in package.lines),
+        zones=tuple(Zone(zone.name, zone.points) for zone in package.zones),
         provenance={**context.provenance, **_versions()},
         version=package.version,
         signer=None if package.sign is None else keys.signer(package.sign),

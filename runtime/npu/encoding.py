@@ -22,7 +22,7 @@ from runtime import strict_json
 from runtime.errors import ProgramError
 from runtime.npu import schedule_encoding
 from runtime.npu.program import Attribute, Instruction, Program
-from runtime.npu.verify import MAX_ELEMENTS, require, verify
+from runtime.npu.verify import MAX_ELEMENTS, MAX_RANK, require, verify
 from runtime.tensors import TensorSpec
 
 MAGIC = b"NPUP"
@@ -202,6 +202,7 @@ def _decode_constant(entry: object, where: str, blob: memoryview) -> NDArray[np.
     fields = _fields(entry, where, {"dtype": str, "shape": list, "offset": int})
     require(fields["dtype"] in _DTYPES, f"{fields['dtype']!r} is not a constant's type", where)
     shape, offset, dtype = _integers(fields["shape"], where), fields["offset"], _DTYPES[fields["dtype"]]
+    require(len(shape) <= MAX_RANK, f"has {len(shape)} dimensions, more than {MAX_RANK}", where)
     count = 1
     for size in shape:
         require(size > 0, f"shape {shape} has a dimension below 1", where)

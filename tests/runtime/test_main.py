@@ -222,15 +222,15 @@ def test_an_error_is_one_line(capsys, monkeypatch, tiny_bundle, frames):
     def fail(*arguments, **options):
         raise command.UserError("two\nlines")
 
-    monkeypatch.setattr(command, "play", fail)
-    assert run(capsys, tiny_bundle, "--source", frames)[2] == "npu-run: two lines\n"
+    monkeypatch.setattr(command, "play_all", fail)
+    assert run(capsys, tiny_bundle, "--source", frames)[2].splitlines()[-1] == "npu-run: two lines"
 
 
 def test_another_exception_is_a_bug_and_shows(monkeypatch, tiny_bundle, frames):
     def fail(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(command, "play", fail)
+    monkeypatch.setattr(command, "play_all", fail)
     with pytest.raises(ZeroDivisionError):
         command.main([str(tiny_bundle), "--source", frames])
 
@@ -381,3 +381,9 @@ def test_a_fault_that_is_none_is_wrong_usage(capsys, tiny_bundle, frames):
         run(capsys, tiny_bundle, "--source", frames, "--inject", "fire@1")
     assert stopped.value.code == 2
     assert "'fire@1' is not a fault (write FAULT@FRAME or FAULT@FRAME+FRAMES:" in capsys.readouterr().err
+
+
+def test_a_drill_does_not_go_with_a_bundle_that_changes(capsys, tiny_bundle, frames):
+    code, _, err = run(capsys, tiny_bundle, "--source", frames, "--inject", "lost@1", "--watch")
+    assert code == 1
+    assert "--inject does not go with --watch (drill one of them at a time)" in err

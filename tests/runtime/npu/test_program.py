@@ -106,6 +106,10 @@ HEADER_CHANGES = {
         lambda h: first(h)["constants"]["bias"].update(shape=[1 << 40, 1 << 40]),
         "constant bias: shape .* has more than 67108864 elements",
     ),
+    "constant of many dimensions": (  # found by make fuzz: numpy has 64 at most, and raised ValueError
+        lambda h: first(h)["constants"]["bias"].update(shape=[1] * 200 + [8]),
+        "constant bias: has 201 dimensions, more than 8",
+    ),
     "offset past the end": (
         lambda h: first(h)["constants"]["bias"].update(offset=1 << 20),
         "offset 1048576 .* outside",
