@@ -23,7 +23,6 @@ class Session:
         manifest: the bundle's.
         partitions: each with what runs it, in execution order.
         placement: where each runs, beside where it was planned to.
-        supervisor: of a device that may fail; knows its health.
     """
 
     def __init__(
@@ -44,7 +43,6 @@ class Session:
             ProgramError: a program is malformed.
         """
         table = delegates(delegate, supervisor)
-        self.supervisor = supervisor
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.partitions = tuple(
@@ -75,8 +73,6 @@ class Session:
             UserError: an input is missing, unknown, or of another type or shape.
         """
         self._check(tensors)
-        if self.supervisor is not None:
-            self.supervisor.next_frame()
         values = dict(tensors)
         for index in range(len(self.partitions)):
             values = self.step(values, index)

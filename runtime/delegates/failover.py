@@ -1,11 +1,12 @@
 """When the device fails: the host computes with the same integer kernels, so with the same bits, until it is back."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from runtime.errors import DeviceError
-from runtime.npu.chip import Chip
+from runtime.npu.chip import Chip, Job
 from runtime.npu.device import Device
 from runtime.tensors import Tensors
 
@@ -38,7 +39,7 @@ class Health:
 
 @dataclass
 class Supervisor:
-    """Decides for each job whether the device or the host runs it; one for all partitions on a device.
+    """Decides for each job whether the device or the host runs it; one for all partitions on a device, from any thread.
 
     After the n-th failure in a row it waits 2 ** (n - 1) frames, at most ``LONGEST_WAIT``, before it asks the device
     again. Frames count, not seconds, for a simulated device has no clock of its own.
@@ -60,52 +61,51 @@ class Supervisor:
     _hot: bool = False
     _flips: list[str] = field(default_factory=list)
     _device_ms: float | None = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next_frame(self) -> None:
-        """The jobs that follow are of the next frame."""
-        self.chip.next_frame()
-
-    def run(self, device: Device, tensors: Tensors) -> Tensors:
-        """The program's outputs, from the device or, bit for bit the same, from the host.
+    def run(self, device: Device, tensors: Tensors, frame: int) -> Tensors:
+        """The program's outputs for a frame, from the device or, bit for bit the same, from the host.
 
         Raises:
             ProgramError: the tensors do not fit the program.
         """
-        self._jobs += 1
-        if self._in_a_row and self.chip.frame < self._retry:
-            return self._host(device, tensors)
+        with self._lock:
+            self._jobs += 1
+            waits = self._in_a_row > 0 and frame < self._retry
+            self._on_host += waits
+        if waits:
+            return device.run(tensors)
         try:
-            job = self.chip.run(device, tensors)
+            job = self.chip.run(device, tensors, frame)
         except DeviceError as error:
-            self._failed(error)
-            return self._host(device, tensors)
-        self._succeeded(job.throttled)
-        self._flips += [f"frame {self.chip.frame}: {flip}" for flip in job.flipped]
-        known = job.device_ms is not None and self._device_ms is not None
-        self._device_ms = (self._device_ms or 0.0) + (job.device_ms or 0.0) if known else None
+            with self._lock:
+                self._failed(error, frame)
+            return device.run(tensors)
+        with self._lock:
+            self._succeeded(job, frame)
         return job.outputs
 
-    def _host(self, device: Device, tensors: Tensors) -> Tensors:
+    def _failed(self, error: DeviceError, frame: int) -> None:
         self._on_host += 1
-        return device.run(tensors)
-
-    def _failed(self, error: DeviceError) -> None:
         self._failures[error.kind] += 1
         self._in_a_row += 1
         wait = min(2 ** (self._in_a_row - 1), LONGEST_WAIT)
-        self._retry = self.chip.frame + wait
+        self._retry = frame + wait
         again = f"asked again in {wait} frame{'s' if wait > 1 else ''}"
-        self.say(f"frame {self.chip.frame}: {error}; the host computes, with the same bits; the device is {again}")
+        self.say(f"frame {frame}: {error}; the host computes, with the same bits; the device is {again}")
 
-    def _succeeded(self, throttled: bool) -> None:
+    def _succeeded(self, job: Job, frame: int) -> None:
         if self._in_a_row:
             self._in_a_row = 0
             self._recoveries += 1
-            self.say(f"frame {self.chip.frame}: the device is back")
-        self._throttled += throttled
-        if throttled != self._hot:
-            self._hot = throttled
-            self.say(f"frame {self.chip.frame}: the device is {'hot and slower' if throttled else 'cool again'}")
+            self.say(f"frame {frame}: the device is back")
+        self._throttled += job.throttled
+        if job.throttled != self._hot:
+            self._hot = job.throttled
+            self.say(f"frame {frame}: the device is {'hot and slower' if job.throttled else 'cool again'}")
+        self._flips += [f"frame {frame}: {flip}" for flip in job.flipped]
+        known = job.device_ms is not None and self._device_ms is not None
+        self._device_ms = (self._device_ms or 0.0) + (job.device_ms or 0.0) if known else None
 
     def health(self) -> Health:
         """What became of all jobs so far."""
@@ -120,13 +120,15 @@ class Supervisor:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Supervised:
-    """A partition whose jobs a supervisor watches."""
+    """A partition whose jobs a supervisor watches; its n-th run is that of frame n."""
 
     device: Device
     supervisor: Supervisor
+    frames: int = 0
 
     def run(self, tensors: Tensors) -> Tensors:
         """See ``Executable``."""
-        return self.supervisor.run(self.device, tensors)
+        frame, self.frames = self.frames, self.frames + 1
+        return self.supervisor.run(self.device, tensors, frame)

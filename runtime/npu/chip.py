@@ -46,32 +46,28 @@ class Chip:
     Attributes:
         faults: what goes wrong, and when.
         seed: chooses which bits flip; the same one flips the same bits.
-        frame: the frame that is being computed, from 0.
     """
 
     faults: Sequence[Fault] = ()
     seed: int = 0
-    frame: int = -1
     _machines: dict[Device, Machine] = field(default_factory=dict)
 
-    def next_frame(self) -> None:
-        """The jobs that follow are of the next frame."""
-        self.frame += 1
-
-    def run(self, device: Device, tensors: Tensors) -> Job:
-        """Run a loaded program once.
+    def run(self, device: Device, tensors: Tensors, frame: int) -> Job:
+        """Run a loaded program once, for a frame; they count from 0.
 
         Raises:
             DeviceError: a fault that the device or its driver notices.
             ProgramError: the tensors do not fit the program.
         """
-        active = {fault.kind for fault in self.faults if fault.covers(self.frame)}
+        active = {fault.kind for fault in self.faults if fault.covers(frame)}
         program = device.program
         line = timeline(program)
         spent = None if line is None else line.ms
         self._refuse(active, program, spent)
         slower = THROTTLED if "throttle" in active else 1.0
-        flips = tuple(flip for kind in ("sram", "weights") if kind in active for flip in self._flips(kind, program))
+        flips = tuple(
+            flip for kind in ("sram", "weights") if kind in active for flip in self._flips(kind, program, frame)
+        )
         outputs = self._flipped(device, tensors, flips) if flips else device.run(tensors)
         names = [memory.name for memory in program.schedule.memories] if program.schedule is not None else []
         found = tuple(f"{names[f.memory]} byte {f.address} bit {f.bit}" for f in flips)
@@ -92,14 +88,14 @@ class Chip:
             limit = UNKNOWN_MS if spent is None else WATCHDOG * spent
             raise DeviceError(f"the job did not finish within {limit:.4g} ms", kind="timeout")
 
-    def _flips(self, kind: str, program: Program) -> list[Flip]:
+    def _flips(self, kind: str, program: Program, frame: int) -> list[Flip]:
         """The bit that flips in this frame: of a buffer that is in use, in a step in which it is."""
         schedule = program.schedule
         if schedule is None:
             raise ProgramError(
                 "has no schedule, so no memory in which a bit could flip", fix="compile the program again"
             )
-        chance = random.Random(f"{self.seed} {kind} {self.frame}")
+        chance = random.Random(f"{self.seed} {kind} {frame}")
         buffer = chance.choice(_candidates(kind, schedule))
         step = 0 if kind == "weights" else chance.randint(min(buffer.first + 1, buffer.last), buffer.last)
         return [Flip(buffer.memory, buffer.address + chance.randrange(buffer.bytes), chance.randrange(8), step)]

@@ -74,9 +74,7 @@ def test_every_failure_is_said_counted_and_survived_with_the_same_bits(tiny_bund
         assert health.failures == {kind: 1}
         assert (health.on_host, health.recoveries) == (1, 1)
     with pytest.raises(DeviceError, match=fact) as raised:
-        Chip([parse_fault(fault)], frame=3).run(
-            Device(tiny.compiled((*tiny.BODY, *tiny.HEADS), tiny.OUTPUTS)), IMAGES[0]
-        )
+        Chip([parse_fault(fault)]).run(Device(tiny.compiled((*tiny.BODY, *tiny.HEADS), tiny.OUTPUTS)), IMAGES[0], 3)
     assert raised.value.kind == kind
     assert str(raised.value) in said[0] or kind != "lost"
 
@@ -136,13 +134,13 @@ def test_a_program_that_says_less_can_still_fail(tiny_bundle):
     bare = replace(loads(open_bundle(tiny_bundle).read("programs/0.npup")), schedule=None)
     device = Device(bare)
     with pytest.raises(DeviceError, match="the job did not finish within 1000 ms"):
-        Chip([Fault("timeout", 0)], frame=0).run(device, IMAGES[0])
+        Chip([Fault("timeout", 0)]).run(device, IMAGES[0], 0)
     with pytest.raises(DeviceError, match=r"^the device is out of memory$"):
-        Chip([Fault("memory", 0)], frame=0).run(device, IMAGES[0])
+        Chip([Fault("memory", 0)]).run(device, IMAGES[0], 0)
     with pytest.raises(ProgramError, match="has no schedule, so no memory in which a bit could flip"):
-        Chip([Fault("sram", 0)], frame=0).run(device, IMAGES[0])
-    supervisor = Supervisor(Chip(frame=0))
-    supervisor.run(device, IMAGES[0])
+        Chip([Fault("sram", 0)]).run(device, IMAGES[0], 0)
+    supervisor = Supervisor(Chip())
+    supervisor.run(device, IMAGES[0], 0)
     assert supervisor.health().device_ms is None
 
 
