@@ -60,7 +60,7 @@ def test_checks_give_the_numbers_of_the_text(tmp_path):
 
 @pytest.mark.parametrize("words", [w for w in first_words("pipeline") if w[0] != "check"], ids=" ".join)
 def test_pipeline_understands(words, tmp_path):
-    dry = ["--dry-run", "--runs", tmp_path] if words[0] == "run" else []
+    dry = ["--dry-run", "--runs", tmp_path] if words[0] in ("run", "compare") else []
     done = process(["-m", "pipeline", *words, *dry])
     assert done.returncode == 0, done.stderr
 

@@ -88,10 +88,14 @@ def onnx_models(model: onnx.ModelProto, partitions: Sequence[Partition]) -> tupl
     for tensor in (t for p in partitions for t in (*p.inputs, *p.outputs)):
         _ = tensor.dims  # a piece must know the shapes of what it takes and gives
     pieces = Pieces(model)
-    return tuple(
-        pieces.cut([t.wire for t in p.inputs], [t.wire for t in p.outputs]).SerializeToString(deterministic=True)
-        for p in partitions
-    )
+    return tuple(onnx_model(pieces, p).SerializeToString(deterministic=True) for p in partitions)
+
+
+def onnx_model(pieces: Pieces, part: Partition) -> onnx.ModelProto:
+    """One partition cut out of the model that ``pieces`` indexes; raises ``ModelError`` as ``Pieces.cut``."""
+    plain = (t for n in part.nodes for t in n.inputs if t is not None and t.quantization is None)
+    known = {t.name: t.constant for t in plain if t.constant is not None}
+    return pieces.cut([t.wire for t in part.inputs], [t.wire for t in part.outputs], known)
 
 
 def programs(

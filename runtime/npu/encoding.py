@@ -22,7 +22,8 @@ from runtime import strict_json
 from runtime.errors import ProgramError
 from runtime.npu import schedule_encoding
 from runtime.npu.program import Attribute, Instruction, Program
-from runtime.npu.verify import MAX_ELEMENTS, MAX_RANK, require, verify
+from runtime.npu.rules.call import MAX_ELEMENTS, MAX_RANK, require
+from runtime.npu.verify import verify
 from runtime.tensors import TensorSpec
 
 MAGIC = b"NPUP"

@@ -94,8 +94,8 @@ def _partition(bundle: Bundle, entry: PartitionEntry) -> dict[str, object]:
         return {**facts, "provenance": "not simulated: it runs on this host's CPU"}
     line = timeline(loads(bundle.read(entry.program)))
     if line is None:
-        return {**facts, "provenance": "the program carries no estimates"}
-    return {**facts, "ms": line.ms, "mj": line.energy_mj, "provenance": f"estimate, {line.provenance}"}
+        return {**facts, "provenance": "its program carries no estimates"}
+    return {**facts, "ms": line.ms, "mj": line.energy_mj, "provenance": line.provenance}
 
 
 def device(state: Path | None) -> dict[str, object]:
