@@ -27,34 +27,51 @@ _NUDGES = sorted(
 
 _HOST_TRIALS = 4
 
+_BLOCK = 128
+"""Channels that are proven at a time; each has 255 steps in 64 bits, several times."""
 
-def products_scaling(operation: Operation, source: Range) -> Scaling:
+ALL = slice(None)
+
+
+def products_scaling(operation: Operation, source: Range, channels: slice = ALL) -> Scaling:
     """The requantization of a convolution or fully connected layer over every accumulator that can occur."""
-    low, high = reach(operation.constant("weight"), source)
-    bias = operation.constant("bias")
+    low, high = reach(operation.instruction.constants["weight"][channels], source)
+    bias = operation.constant("bias")[channels]
     zero, (least, most) = operation.output_zero(), operation.bounds()
-    factor = operation.constant("multiplier"), operation.constant("shift")
+    factor = operation.constant("multiplier")[channels], operation.constant("shift")[channels]
     return scaling(operation.contract, factor, (low + bias, high + bias), (least - zero, most - zero))
 
 
-def reach(weight: Integers, source: Range) -> tuple[Integers, Integers]:
+def reach(weight: NDArray[np.generic], source: Range) -> tuple[Integers, Integers]:
     """Smallest and largest sum of products per output channel, padding (zero) included."""
-    extremes = weight.reshape(len(weight), -1)[..., None] * np.array([min(source[0], 0), max(source[1], 0)])
-    return extremes.min(axis=-1).sum(axis=1), extremes.max(axis=-1).sum(axis=1)
+    rows = weight.reshape(len(weight), -1)
+    up, down = (part(rows, np.int8(0)).sum(axis=1, dtype=np.int64) for part in (np.maximum, np.minimum))
+    least, most = min(source[0], 0), max(source[1], 0)
+    return up * least + down * most, up * most + down * least
 
 
-def products(builder: Builder, operation: Operation, source: Value, scaled: Scaling) -> str | None:
+def products(builder: Builder, operation: Operation, source: Value) -> str | None:
     """A convolution or fully connected layer's integers, or ``None`` where nothing is proven."""
     bias = operation.constant("bias")
-    fits = np.abs([scaled.low, scaled.high]).max() <= INT32_MAX and np.abs(bias).max() <= INT32_MAX
-    if not (builder.integer_kernels and takes(source) and scaled.defined and fits):
-        return None
-    slopes = fit_product(scaled, find_steps(scaled))
-    if slopes is None:
+    slopes = _slopes(operation, source.range) if builder.integer_kernels and takes(source) else None
+    if slopes is None or np.abs(bias).max() > INT32_MAX:
         return None
     builders = {"conv2d": _conv, "fully_connected": _gemm}
     name = builders[operation.instruction.opcode](builder, operation, source, slopes, bias.astype(np.int32))
     return clamped(builder, operation, name)
+
+
+def _slopes(operation: Operation, source: Range) -> NDArray[np.float32] | None:
+    """The factor of every output channel, found for some at a time, or ``None`` where one has none."""
+    found = []
+    for start in range(0, operation.instruction.constants["bias"].size, _BLOCK):
+        scaled = products_scaling(operation, source, slice(start, start + _BLOCK))
+        fits = scaled.defined and np.abs([scaled.low, scaled.high]).max() <= INT32_MAX
+        slopes = fit_product(scaled, find_steps(scaled)) if fits else None
+        if slopes is None:
+            return None
+        found.append(slopes)
+    return np.concatenate(found)
 
 
 def _conv(
