@@ -369,3 +369,36 @@ def test_a_trace_that_cannot_be_written(capsys, tmp_path, tiny_bundle):
     code, _, err = run(capsys, "profile", tiny_bundle, "--trace", tiny_bundle)
     assert (code, err) == (1, f"npu-run: {tiny_bundle}: is read, so it cannot be written (give another name)\n")
     assert tiny_bundle.read_bytes() == before
+
+
+def test_a_drill(capsys, tiny_bundle, frames):
+    words = (tiny_bundle, "--source", frames, "--inject", "lost@1", "--inject", "throttle@2+9")
+    code, out, err = run(capsys, *words)
+    assert code == 0
+    assert "npu-run: frame 1: the device is gone; the host computes, with the same bits" in err
+    assert "npu-run: frame 2: the device is back" in err
+    assert "device: 2 of 3 jobs, the host computed 1; failures: 1 lost; came back 1 times; 1 jobs throttled" in out
+    code, out, _ = run(capsys, *words, "--json")
+    health = json.loads(out)["health"]
+    assert (health["jobs"], health["on_host"], health["failures"]) == (3, 1, {"lost": 1})
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--json")
+    assert json.loads(out)["health"] is None
+
+
+def test_a_drill_that_flips_a_bit_tells_which(capsys, tiny_bundle, frames):
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--inject", "weights@1")
+    assert code == 0
+    assert "a bit flipped unnoticed: frame 1: dram byte " in out
+
+
+def test_a_fault_that_is_none_is_wrong_usage(capsys, tiny_bundle, frames):
+    with pytest.raises(SystemExit) as stopped:
+        run(capsys, tiny_bundle, "--source", frames, "--inject", "fire@1")
+    assert stopped.value.code == 2
+    assert "'fire@1' is not a fault (write FAULT@FRAME or FAULT@FRAME+FRAMES:" in capsys.readouterr().err
+
+
+def test_a_drill_does_not_go_with_a_bundle_that_changes(capsys, tiny_bundle, frames):
+    code, _, err = run(capsys, tiny_bundle, "--source", frames, "--inject", "lost@1", "--watch")
+    assert code == 1
+    assert "--inject does not go with --watch (drill one of them at a time)" in err
