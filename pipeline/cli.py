@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import calibrate_host, check, compare, loading
+from pipeline.commands import calibrate_host, check, compare, loading, quantize
 from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, Options, plan, run
@@ -68,6 +68,7 @@ keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, ric
 app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
+app.command("quantize")(quantize.quantize_command)
 app.command("calibrate-host")(calibrate_host.calibrate_host_command)
 app.command("compare")(compare.compare_command)
 

@@ -158,7 +158,7 @@ def profile(tmp_path):
 WRONG = {
     "figures.clock_hz is missing (value null when it is not public)": lambda d: d["figures"].pop("clock_hz"),
     "is named other inside (name it conv-only)": lambda d: d.update(name="other"),
-    "there is no contract tflite-r2 (did you mean tflite-r1?)": lambda d: d.update(contract="tflite-r2"),
+    "there is no contract tflite-r9 (did you mean tflite-r": lambda d: d.update(contract="tflite-r9"),
     "operators.Conv: there is no rule max_strides (did you mean max_stride?)": lambda d: d["operators"]["Conv"].update(
         rules=[{"rule": "max_strides", "limits": {"stride": 3}}]
     ),
