@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from run_files import contents
@@ -58,6 +59,19 @@ def test_the_deploy_folder_replays_the_golden_vectors(finished):
     assert json.loads(done.stdout)["differing"] == 0
 
 
+def test_the_deployed_bundle_is_signed(finished, settings):
+    deploy = finished.run() / "package" / "deploy"
+    public = Path(settings["package"]["sign"]).with_suffix(".pub")
+    words = [sys.executable, "npu-run.pyz", "info", "tiny.npub", "--json", "--trust", public]
+    done = subprocess.run(words, cwd=deploy, capture_output=True, text=True, check=True)
+    facts = json.loads(done.stdout)
+    assert (facts["version"], facts["signature"]["state"], facts["signature"]["trusted"]["name"]) == (
+        3,
+        "trusted",
+        "ci",
+    )
+
+
 def test_events_have_one_object_per_frame(finished, tiny_video):
     events = finished.folder / "events.jsonl"
     bundle = finished.run() / "package" / "tiny.npub"
@@ -89,13 +103,14 @@ def test_mlflow_has_the_run_and_the_registered_model(finished):
     assert metrics["train.ap50"] == report(finished)["metrics"]["train.ap50"]
 
 
-def test_another_target_shares_the_training(finished):
+def test_another_target_shares_the_training_and_what_is_quantized_alike(finished):
     shutil.copytree(finished.run(), finished.run("other"))
     changes = ["--set", "name=other", "--set", "target=conv-only", "--set", "tracking=off"]
     done = finished.pipeline("run", finished.config, *changes)
     assert done.returncode == 0, done.said
     assert "train: fresh" in done.stdout
-    assert "quantize: stale because" in done.stdout
+    assert "quantize: fresh" in done.stdout  # the two agree in scheme and contract
+    assert "export: stale because" in done.stdout
     assert report(finished, "other")["metrics"]["package.differing_bytes"] == 0
 
 
