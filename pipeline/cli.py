@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import check, compare, loading
+from pipeline.commands import calibrate_host, check, compare, loading
 from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, Options, plan, run
@@ -69,6 +69,7 @@ app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
 app.command("compare")(compare.compare_command)
+app.command("calibrate-host")(calibrate_host.calibrate_host_command)
 
 
 @app.command("run")
@@ -191,17 +192,19 @@ def targets_command(
 
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Measure the packaged bundle again: bytes, host time and start-up, beside its peers."""
-    from pipeline import bench  # noqa: PLC0415 (imports torch)
+    """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
+    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
 
     loaded = loading.load(config, overrides)
     with progress.console(sys.stdout) as console:
-        rows = bench.bench(loaded.config, runs / loaded.config.name, console)
-    widths = [
-        max(len(text) for text in column) for column in zip(*((row.what, row.value) for row in rows), strict=True)
-    ]
-    for row in rows:
-        print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
+        tables = (
+            bundle.bench(loaded.config, runs / loaded.config.name, console),
+            tuple(check.rows(console)),
+        )
+    for rows in tables:
+        widths = [max(len(row.what) for row in rows), max(len(row.value) for row in rows)]
+        for row in rows:
+            print(f"{row.what:<{widths[0]}}  {row.value:>{widths[1]}}  {row.how}")
 
 
 @app.command("ui")
@@ -236,7 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:
-    """The words with ``all`` after each ``--force`` that names no stage."""
+    """The words of ``run`` with ``all`` after each ``--force`` that names no stage; other words as they are."""
+    if "run" not in words[:1]:
+        return list(words)
     spelled: list[str] = []
     for word, following in zip(words, [*words, ""][1:], strict=True):
         spelled.append(word)

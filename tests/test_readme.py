@@ -1,5 +1,7 @@
 """The README is true: its map is whole, its commands are understood, and its links lead somewhere."""
 
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -18,12 +20,14 @@ def first_words(word):
     return [shlex.split(command)[1:] for command in COMMANDS if command.split()[0] == word]
 
 
-def process(words):
-    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+def process(words, folder=ROOT):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    start = [sys.executable, *words]
+    return subprocess.run(start, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_every_command_is_one_of_ours():
-    assert {command.split()[0] for command in COMMANDS} == {"make", "pipeline", "npu-run"}
+    assert {command.split()[0] for command in COMMANDS} == {"make", "pipeline", "npu-run", "python"}
 
 
 def test_the_two_commands_are_make_run_and_make_test():
@@ -36,7 +40,25 @@ def test_make_knows(words):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("words", first_words("pipeline"), ids=" ".join)
+def test_checks_give_the_numbers_of_the_text(tmp_path):
+    export, first, second = [words for words in map(shlex.split, COMMANDS) if "mobilenet_v3.onnx" in " ".join(words)]
+    made = process(export[1:], tmp_path)
+    assert made.returncode == 0, made.stderr
+    done = process(["-m", *first, "--json"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    on_cpu = len(told["nodes"]) - told["totals"]["nodes_on_npu"]
+    assert f"estimates {told['totals']['latency_ms']:.1f} ms" in TEXT
+    assert f"{on_cpu} of {len(told['nodes'])} operators" in TEXT
+    assert f"save {told['rewrites'][0]['delta_ms']:.1f} ms" in TEXT
+    done = process(["-m", *second, "--json"], tmp_path)
+    totals = json.loads(done.stdout)["totals"]
+    assert totals["nodes_on_npu"] == totals["nodes"]
+    band = f"({totals['latency_low_ms']:.1f} to {totals['latency_high_ms']:.1f})"
+    assert f"{totals['nodes']} operators all run on the NPU: {totals['latency_ms']:.1f} ms {band}" in TEXT
+
+
+@pytest.mark.parametrize("words", [w for w in first_words("pipeline") if w[0] != "check"], ids=" ".join)
 def test_pipeline_understands(words, tmp_path):
     dry = ["--dry-run", "--runs", tmp_path] if words[0] in ("run", "compare") else []
     done = process(["-m", "pipeline", *words, *dry])

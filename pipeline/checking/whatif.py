@@ -16,6 +16,9 @@ Judge = Callable[[onnx.ModelProto], Check]
 Tell = Callable[[str], None]
 """Hears what is being tried."""
 
+JOINT = "+"
+"""Between the names of rules that are applied together."""
+
 SMALLEST_MS = 1e-6
 """A gain below a nanosecond is rounding."""
 
@@ -35,21 +38,32 @@ class Rewritten:
     check: Check
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A model after a rewrite: what that gained, and its check."""
+
+    gain: Gain
+    model: onnx.ModelProto
+    check: Check
+
+
 def gains(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -> tuple[Gain, ...]:
     """What each rule that fits somewhere in ``model`` would gain, applied wherever it fits; best first.
 
     Ranked by milliseconds, then by coverage, energy, and how far the rule moves the model's results. A rewrite that
-    brings more onto the NPU and loses time has a negative gain.
+    brings more onto the NPU and loses time has a negative gain. Exact rules that take fallbacks away may need each
+    other, so all of them together are tried too, and named with ``+`` between them.
 
     Raises:
         ModelError: ``model`` is quantized, or has an opset that the rules do not know.
     """
-    found = [gain for gain, _, _ in _trials(model, before, judge, tell, RULES)]
-    return tuple(sorted(found, key=_rank))
+    found = [trial.gain for trial in _trials(model, before, judge, tell, RULES)]
+    joint = _together(model, before, judge, tell)
+    return tuple(sorted([*found, *([joint.gain] if joint else [])], key=_rank))
 
 
 def apply_exact(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -> Rewritten:
-    """``model`` with the exact rules that gain something, best first, until none does.
+    """``model`` with the exact rules that gain something, alone or together, best first, until none does.
 
     Each application is compared with the model before on random inputs, in ONNX Runtime.
 
@@ -60,18 +74,17 @@ def apply_exact(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell)
     kept: list[Gain] = []
     while True:
         trials = _trials(model, before, judge, tell, rules)
-        best = min(trials, key=lambda t: _rank(t[0]), default=None)
-        if best is None or not _helps(best[0]):
+        joint = _together(model, before, judge, tell)
+        best = min([*trials, *([joint] if joint else [])], key=lambda trial: _rank(trial.gain), default=None)
+        if best is None or not _helps(best.gain):
             return Rewritten(model, tuple(kept), before)
-        gain, model, before = best
-        kept.append(gain)
-        rules = [rule for rule in rules if rule.name != gain.rule]
+        model, before = best.model, best.check
+        kept.append(best.gain)
+        rules = [rule for rule in rules if rule.name not in best.gain.rule.split(JOINT)]
 
 
-def _trials(
-    model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell, rules: Sequence[Rule]
-) -> list[tuple[Gain, onnx.ModelProto, Check]]:
-    """Each of ``rules`` that fits: what it gains, and the model and check after it."""
+def _trials(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell, rules: Sequence[Rule]) -> list[_Trial]:
+    """Each of ``rules`` that fits."""
     fitting = {c.rule for c in candidates(model)}
     found = []
     for rule in rules:
@@ -83,15 +96,36 @@ def _trials(
             continue
         after = judge(applied.model)
         nodes = tuple(dict.fromkeys(name for r in applied.replacements for name in r.before))
-        found.append((_gain(rule, nodes, before, after), applied.model, after))
+        found.append(_Trial(_gain(rule.name, rule.kind, rule.sentence, nodes, before, after), applied.model, after))
     return found
 
 
-def _gain(rule: Rule, nodes: tuple[str, ...], before: Check, after: Check) -> Gain:
+def _together(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -> _Trial | None:
+    """The exact rules after each of which the NPU refuses less, one after another; ``None`` for fewer than two."""
+    current, check = model, before
+    names: list[str] = []
+    nodes: dict[str, None] = {}
+    for rule in RULES:
+        if rule.kind is not Kind.EXACT or not any(c.rule == rule.name for c in candidates(current)):
+            continue
+        applied = rule.apply(current)
+        after = judge(applied.model)
+        if len(after.refused) < len(check.refused):
+            tell(f"together with {rule.name}" if names else rule.name)
+            nodes.update(dict.fromkeys(name for r in applied.replacements for name in r.before))
+            current, check = applied.model, after
+            names.append(rule.name)
+    if len(names) < 2:
+        return None
+    sentence = f"{len(names)} exact rewrites that take fallbacks away, one after another."
+    return _Trial(_gain(JOINT.join(names), Kind.EXACT, sentence, tuple(nodes), before, check), current, check)
+
+
+def _gain(rule: str, kind: Kind, sentence: str, nodes: tuple[str, ...], before: Check, after: Check) -> Gain:
     return Gain(
-        rule=rule.name,
-        kind=rule.kind,
-        sentence=rule.sentence,
+        rule=rule,
+        kind=kind,
+        sentence=sentence,
         nodes=nodes,
         delta_ms=_less(before.totals.ms, after.totals.ms),
         delta_macs_on_npu=after.macs_on_npu - before.macs_on_npu,

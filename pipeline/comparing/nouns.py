@@ -87,8 +87,9 @@ class Row:
         cpu_ms: of everything on the host.
         worth: whether the device beats its host, ``None`` in a host's own row; not known without a time or a host,
             and where it seems not to but may have operators that are not public.
-        energy_mj: rated power times the NPU's time, host apart; ``None`` where the NPU has no part either.
-        power_w: rated power of the device, host apart unless its profile says otherwise.
+        energy_mj: of one inference, see ``pipeline.cost.model.Totals``.
+        energy_missing: names of the powers that are not known though the placement uses them: the energy is that of
+            the others.
         price: of the device.
         accuracy: of int8 under the target's scheme and contract.
         missing: names of figures that are not public and would have counted: the time is a lower bound as to them.
@@ -111,7 +112,7 @@ class Row:
     cpu_ms: float | None
     worth: Worth | None
     energy_mj: float | None
-    power_w: float | None
+    energy_missing: tuple[str, ...]
     price: Price | None
     accuracy: Accuracy | None
     missing: tuple[str, ...]
@@ -129,10 +130,8 @@ class Row:
 
     @property
     def fps_per_watt(self) -> float | None:
-        """Of the rated power; unknown where the device has no part, for the host's power is not known."""
-        if self.fps is None or self.power_w is None or not self.npu_partitions:
-            return None
-        return self.fps / self.power_w
+        """Inferences per joule, of the energy that is known."""
+        return 1e3 / self.energy_mj if self.energy_mj else None
 
     @property
     def fps_per_dollar(self) -> float | None:

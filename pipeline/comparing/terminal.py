@@ -55,11 +55,12 @@ def _table(comparison: Comparison) -> Iterator[str]:
 
 def _legend(comparison: Comparison) -> Iterator[str]:
     yield "Times are estimated, never measured on a device; partitions in all (on the NPU or GPU)."
-    yield "Energy and fps/W: rated power of the device, host apart; fps/$: its price of 2019 or 2020, host apart."
-    missing: dict[str, list[str]] = {}
-    for row in comparison.rows:
-        if row.time is not None and row.missing:
-            missing.setdefault(", ".join(row.missing), []).append(row.name)
-    for figures, names in missing.items():
-        yield f"Not public, so not in the times ({figures}): {', '.join(names)}"
+    yield "fps/W: inferences per joule of the mJ that are known; fps/$: the device's price of 2019 or 2020, host apart."
+    timed = [row for row in comparison.rows if row.time is not None]
+    for said, lacking in (
+        ("Not public, so not in the times", {row.name: row.missing for row in timed}),
+        ("Not public, so not in the mJ", {r.name: r.energy_missing for r in timed if r.energy_mj is not None}),
+    ):
+        for figures in dict.fromkeys(filter(None, lacking.values())):
+            yield f"{said} ({', '.join(figures)}): {', '.join(n for n, own in lacking.items() if own == figures)}"
     yield from (f"note: {note}" for note in comparison.notes)

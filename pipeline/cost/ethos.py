@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.cost.common import rated_energy, relative_energy
+from pipeline.cost.ethos_blocks import Block, Geometry
 from pipeline.cost.ethos_cycles import Traffic, blocks_of, operator_cycles, stored_bytes, traffic
 from pipeline.cost.ethos_machine import NEEDED, Machine, machine
 from pipeline.cost.ethos_plan import Step, alone, brought_on_chip, cascades_of, flow, steps
@@ -48,15 +49,17 @@ def costs(works: Sequence[Work], device: Device) -> tuple[LayerCost, ...]:
     known = flow(works)
     cascades = cascades_of(chip, known)
     drafts = steps(chip, known, cascades, frozenset())
-    staged = stagings(chip, known, drafts, cascades)
+    tilings = {i: blocks_of(chip, works[i], drafts[i].rows) for i in known.order}
+    staged = stagings(chip, known, drafts, cascades, tilings)
     buffers = {i: (sum(s.buffers), s.buffers[0]) for i, s in staged.items()}
-    near = brought_on_chip(chip, known, drafts, cascades, buffers)
+    near = brought_on_chip(chip, known, drafts, cascades, buffers, tilings)
     final, slack, result = steps(chip, known, cascades, near), 0.0, []
     for index, work in enumerate(works):
         if index not in staged:  # renaming is free, and whoever writes the inputs of a Concat writes them in place
             result.append(FREE if work.kind is Kind.VIEW else _layer(work, device, NOTHING))
             continue
-        result.append(_layer(work, device, count(chip, work, final[index], staged[index], slack)))
+        cycles = count(chip, work, final[index], staged[index], slack, tilings[index])
+        result.append(_layer(work, device, cycles))
         slack = staged[index].slack
     return tuple(result)
 
@@ -71,18 +74,23 @@ def cost(work: Work, device: Device) -> LayerCost:
     if work.op == "Concat":
         return _layer(work, device, NOTHING)
     whole = stored_bytes(chip, work)
-    return _layer(work, device, count(chip, work, alone(chip, work), Staging(0.0, 0, whole), math.inf))
+    tiling = blocks_of(chip, work, None)
+    return _layer(work, device, count(chip, work, alone(chip, work), Staging(0.0, 0, whole), math.inf, tiling))
 
 
-def count(chip: Machine, work: Work, step: Step, staging: Staging, slack: float) -> Cycles:
-    """Cycles of ``work`` whose weights come as ``staging`` says; ``slack``: how many the operator before leaves."""
+def count(
+    chip: Machine, work: Work, step: Step, staging: Staging, slack: float, tiling: tuple[Geometry, Block]
+) -> Cycles:
+    """Cycles of ``work`` in its blocks, whose weights come as ``staging`` says.
+
+    ``slack``: how many the operator before leaves. A grouped convolution is one per group, of the group's size.
+    """
     if work.kind is Kind.CONV and work.groups > 1:
         one = replace(
             work, groups=1, channels=work.channels // work.groups, in_channels=work.in_channels // work.groups
         )
         part = replace(staging, first=staging.first // work.groups, whole=staging.whole // work.groups)
-        return _times(count(chip, one, step, part, slack), work.groups)
-    tiling = blocks_of(chip, work, step.rows)
+        return _times(count(chip, one, step, part, slack, blocks_of(chip, one, step.rows)), work.groups)
     moved = traffic(chip, tiling, step.reads, step.write)
     if work.kind not in WEIGHTED:
         npu = operator_cycles(chip, work, tiling, step.reads, step.write, None)

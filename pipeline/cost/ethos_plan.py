@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.cost.ethos_blocks import Block, Geometry
 from pipeline.cost.ethos_cascades import Cascade, Chain, cascades, map_bytes
-from pipeline.cost.ethos_cycles import Place, blocks_of, stored_bytes, traffic
+from pipeline.cost.ethos_cycles import Place, stored_bytes, traffic
 from pipeline.cost.ethos_machine import Machine
 from pipeline.cost.nouns import Kind, Work
 
@@ -145,6 +146,7 @@ def brought_on_chip(
     drafts: Sequence[Step],
     found: Sequence[Cascade],
     staged: Mapping[int, tuple[int, int]],
+    tilings: Mapping[int, tuple[Geometry, Block]],
 ) -> frozenset[str]:
     """The feature maps inside cascades, and those that fit the cache beside all else, with the most traffic first.
 
@@ -163,7 +165,7 @@ def brought_on_chip(
         first, last = span[cascade.last]
         held[first : last + 1] = cascade.bytes
     chosen = {known.output(i) for c in found for i in c.rows if i != c.last}  # inside a cascade they are there anyway
-    for tensor, size in _by_traffic(machine, known, drafts):
+    for tensor, size in _by_traffic(machine, known, drafts, tilings):
         if tensor in chosen:
             continue
         users = (*known.writers[tensor], *known.readers[tensor])
@@ -175,12 +177,14 @@ def brought_on_chip(
     return frozenset(chosen)
 
 
-def _by_traffic(machine: Machine, known: Flow, drafts: Sequence[Step]) -> list[tuple[str, int]]:
+def _by_traffic(
+    machine: Machine, known: Flow, drafts: Sequence[Step], tilings: Mapping[int, tuple[Geometry, Block]]
+) -> list[tuple[str, int]]:
     """Feature maps between operators with their bytes, those first that are moved most."""
     moved: dict[str, int] = {}
     for index in known.order:
         work, step = known.works[index], drafts[index]
-        found = traffic(machine, blocks_of(machine, work, step.rows), step.reads, step.write)
+        found = traffic(machine, tilings[index], step.reads, step.write)
         for tensor, count in zip((*work.inputs[:2], *work.outputs[:1]), (*found.reads, found.writes), strict=False):
             root = known.roots.get(tensor, tensor)
             moved[root] = moved.get(root, 0) + count

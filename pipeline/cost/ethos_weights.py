@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.cost.ethos_blocks import Block, Geometry
 from pipeline.cost.ethos_cascades import Cascade
-from pipeline.cost.ethos_cycles import blocks_of, phases, stored_bytes, traffic
+from pipeline.cost.ethos_cycles import phases, stored_bytes, traffic
 from pipeline.cost.ethos_machine import Machine, Memory
 from pipeline.cost.ethos_plan import Flow, Step
 from pipeline.cost.nouns import WEIGHTED, Work
@@ -122,9 +122,12 @@ def fetch_cycles(source: Memory, target: Memory, size: float) -> float:
     return max(size / source.bytes_per_cycle + source.read_latency, onto)
 
 
-def stagings(machine: Machine, known: Flow, drafts: Sequence[Step], found: Sequence[Cascade]) -> Mapping[int, Staging]:
+def stagings(
+    machine: Machine, known: Flow, drafts: Sequence[Step], found: Sequence[Cascade],
+    tilings: Mapping[int, tuple[Geometry, Block]],
+) -> Mapping[int, Staging]:  # fmt: skip
     """How the weights of each operator that runs come, by its index."""
-    views = {i: _view(machine, known.works[i], drafts[i]) for i in known.order}
+    views = {i: _view(machine, known.works[i], drafts[i], tilings[i]) for i in known.order}
     limit = math.inf if machine.cache is None else machine.cache
     group = {i: n for n, cascade in enumerate(found) for i in cascade.rows}
     held = [float(cascade.buffers) for cascade in found]
@@ -148,8 +151,7 @@ def stagings(machine: Machine, known: Flow, drafts: Sequence[Step], found: Seque
     return result
 
 
-def _view(machine: Machine, work: Work, step: Step) -> View:
-    tiling = blocks_of(machine, work, step.rows)
+def _view(machine: Machine, work: Work, step: Step, tiling: tuple[Geometry, Block]) -> View:
     moved = traffic(machine, tiling, step.reads, step.write)
     outside, stored = machine.external, stored_bytes(machine, work)
     bias = outside if stored else None

@@ -25,6 +25,7 @@ class Fit:
         inference_ms: of one inference, whatever is in it (driver, interrupt).
         operator_ms: of one operator, whatever it does.
         link: bytes per second over the link.
+        static_w, unit_mj: watts while it runs, and millijoules per unit of relative energy, of the whole board.
     """
 
     rows: tuple[str, ...]
@@ -34,13 +35,20 @@ class Fit:
     inference_ms: float | None = None
     operator_ms: float | None = None
     link: float | None = None
+    static_w: float | None = None
+    unit_mj: float | None = None
+
+    @property
+    def times(self) -> Mapping[str, float]:
+        """The constants that times were fitted with, by name."""
+        values = {name: getattr(self, name) for name in ("share", "tops", "inference_ms", "operator_ms", "link")}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def constants(self) -> Mapping[str, float]:
-        """Those that were fitted, by name."""
-        names = ("share", "tops", "inference_ms", "operator_ms", "link")
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        """All that were fitted, by name."""
+        values = {"static_w": self.static_w, "unit_mj": self.unit_mj}
+        return {**self.times, **{name: value for name, value in values.items() if value is not None}}
 
 
 EDGE_TPU = ("MobileNet v1 1.0", "SqueezeNet", "Inception v1", "Inception v4", "VGG16")
@@ -55,7 +63,8 @@ FITS: Mapping[str, Fit] = MappingProxyType(
         # The same chip and driver as on USB 3; its link is the slope through the one network measured on USB 2.
         "coral-edgetpu-usb2": Fit(("Inception v4",), USUAL, share=0.5146, inference_ms=0.978),
         "rk3588": Fit(ROCKCHIP, USUAL, share=0.7069, operator_ms=0.0423),
-        "jetson-xavier-nx-gpu": Fit(("ResNet-50",), USUAL, share=0.3162),
+        # Energy: wall power of the board in its MaxQ mode, GPU alone and with both DLA, ResNet-50.
+        "jetson-xavier-nx-gpu": Fit(("ResNet-50",), USUAL, share=0.3162, static_w=8.54, unit_mj=8.35e-10),
         "snapdragon-855": Fit(("MobileNet v1 1.0",), USUAL, tops=0.4062),
         # A throughput of many at once: one alone takes far longer (Server: 8.99 ms on average, against 0.15 ms here).
         "sapeon-x220": Fit(("ResNet-50",), Band(0.8, 61.0), tops=75.86),

@@ -5,7 +5,7 @@ is made for whole models (20 ms for a MobileNet), the second for partitioners, w
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.cost import devices, hosts
 from pipeline.cost.bands import HOST_MEASURED, HOST_UNVERIFIED, device_band
@@ -59,9 +59,12 @@ class Totals:
         bytes: moved, by memory.
         crossing_bytes: over the link.
         relative_energy: in arbitrary units, comparable between placements and devices.
-        energy_mj: rated power times time of the NPU, host apart; ``None`` when the power is not known.
+        energy_mj: rated power times time, of the NPU while it computes, is started and exchanges tensors, and of the
+            host while it computes; of the module where that is rated as a whole; fitted where it was measured. ``None``
+            when no power is known of what the placement uses.
         provenance: ``a priori``, ``fitted`` or ``held out``.
         missing: figures that are not public; the time is a lower bound as far as they count.
+        energy_missing: whose power is not known though the placement uses it; the energy is that of the others.
     """
 
     ms: float | None
@@ -77,6 +80,7 @@ class Totals:
     energy_mj: float | None
     provenance: Provenance
     missing: tuple[str, ...]
+    energy_missing: tuple[str, ...] = ()
 
 
 class CostModel:
@@ -101,7 +105,7 @@ class CostModel:
     def price_works(self, items: Sequence[Work]) -> Prices:
         """What ``items``, in this order, and the tensors between them cost."""
         names = [work.name for work in items]
-        npu = dict(zip(names, devices.costs(items, self.device), strict=True))
+        npu = {n: self._measured(c) for n, c in zip(names, devices.costs(items, self.device), strict=True)}
         cpu = {work.name: self.on_host(work) for work in items}
         sizes = {tensor: work.out_bytes // len(work.outputs) for work in items for tensor in work.outputs}
         sizes |= {tensor: count for work in items for tensor, count in zip(work.inputs, work.in_bytes, strict=True)}
@@ -111,7 +115,7 @@ class CostModel:
 
     def on_npu(self, work: Work) -> LayerCost:
         """What ``work`` would cost on the NPU in the middle of others."""
-        return devices.cost(work, self.device)
+        return self._measured(devices.cost(work, self.device))
 
     def on_host(self, work: Work) -> LayerCost:
         """What ``work`` costs on the host."""
@@ -153,17 +157,40 @@ class CostModel:
         launch_ms = partitions * (prices.launch_ms or 0.0) + (prices.inference_ms if partitions else 0.0)
         low, high = self._band(npu_ms, cpu_ms, crossing_ms + launch_ms)
         known = npu_ms is not None and cpu_ms is not None
-        power = self.device.get("power_w")
+        relative = sum(c.relative_energy or 0.0 for _, c in chosen)
+        spent, without = self._energy(npu_ms, cpu_ms, crossing_ms + launch_ms if partitions else 0.0, relative)
         missing = dict.fromkeys(m for _, c in chosen for m in c.missing)
         missing |= dict.fromkeys(["link_bytes_per_second"] if any(c.ms is None for c in crossed) else [])
         missing |= dict.fromkeys(["launch_s"] if partitions and self.device.get("launch_s") is None else [])
         return Totals(
             (npu_ms or 0.0) + (cpu_ms or 0.0) + crossing_ms + launch_ms if known else None,
             low, high, npu_ms, cpu_ms, crossing_ms, launch_ms, _bytes([c for _, c in chosen]),
-            sum(c.bytes for c in crossed), sum(c.relative_energy or 0.0 for _, c in chosen),
-            None if power is None or npu_ms is None else power * npu_ms,
-            Provenance.A_PRIORI if self.fit is None or not partitions else Provenance.HELD_OUT, tuple(missing),
+            sum(c.bytes for c in crossed), relative, spent,
+            Provenance.A_PRIORI if self.fit is None or not partitions else Provenance.HELD_OUT, tuple(missing), without,
         )  # fmt: skip
+
+    def _measured(self, cost: LayerCost) -> LayerCost:
+        """``cost`` with its energy by fitted constants, where there are any."""
+        if self.fit is None or self.fit.static_w is None or cost.ms is None:
+            return cost
+        dynamic = (self.fit.unit_mj or 0.0) * (cost.relative_energy or 0.0)
+        return replace(cost, energy_mj=self.fit.static_w * cost.ms + dynamic)
+
+    def _energy(
+        self, npu_ms: float | None, cpu_ms: float | None, other_ms: float, relative: float
+    ) -> tuple[float | None, tuple[str, ...]]:
+        """Millijoules of what is known, and whose power is not; ``other_ms``: crossings and launches."""
+        if npu_ms is None or cpu_ms is None:
+            return None, ()
+        module, spent = self.device.get("module_power_w"), npu_ms + cpu_ms + other_ms
+        if self.fit is not None and self.fit.static_w is not None:
+            return self.fit.static_w * spent + (self.fit.unit_mj or 0.0) * relative, ()
+        if module is not None:
+            return module * spent, ()
+        watts = {"power_w": self.device.get("power_w"), "host power_w": None if self.host is None else self.host.watts}
+        used = {"power_w": npu_ms + other_ms, "host power_w": cpu_ms}
+        known = [used[name] * power for name, power in watts.items() if power is not None and used[name]]
+        return sum(known) if known else None, tuple(n for n, power in watts.items() if power is None and used[n])
 
     def _band(self, npu_ms: float | None, cpu_ms: float | None, other: float) -> tuple[float | None, float | None]:
         """Low and high milliseconds: each device's part with its own band; crossings and launches as the device's."""

@@ -38,6 +38,14 @@ def _relu6(op: Builder, value: ir.Value, name: str) -> ir.Value:
     return op.op("Clip", value, floats(op, 0.0, f"{name}.min"), floats(op, 6.0, f"{name}.max"))
 
 
+def _hard_sigmoid_by_relu6(op: Builder, node: ir.Node) -> ir.Value:
+    """``relu6(6 * alpha * x + 6 * beta) / 6``."""
+    slope, name = 6 * node.attributes.get_float("alpha", 0.2), str(node.name)
+    scaled = source(node) if np.float32(slope) == 1 else op.op("Mul", source(node), floats(op, slope, f"{name}.alpha"))
+    shift = floats(op, 6 * node.attributes.get_float("beta", 0.5), f"{name}.beta")
+    return op.op("Mul", _relu6(op, op.op("Add", scaled, shift), name), floats(op, 1 / 6, f"{name}.scale"))
+
+
 def _hard_swish_by_relu6(op: Builder, node: ir.Node) -> ir.Value:
     value, name = source(node), str(node.name)
     gate = _relu6(op, op.op("Add", value, floats(op, 3.0, f"{name}.shift")), name)
@@ -109,6 +117,12 @@ HARD_SIGMOID_TO_CLIP = Rule(
     Kind.EXACT,
     "HardSigmoid is written out as clip(alpha * x + beta, 0, 1).",
     Patterns((single("HardSigmoid", _any, _hard_sigmoid_to_clip),)),
+)
+HARD_SIGMOID_BY_RELU6 = Rule(
+    "hard-sigmoid-by-relu6",
+    Kind.EXACT,
+    "HardSigmoid is written out as relu6(6 * (alpha * x + beta)) / 6, for NPUs whose only clamp is ReLU6.",
+    Patterns((single("HardSigmoid", _any, _hard_sigmoid_by_relu6),)),
 )
 LEAKY_RELU_TO_MAX = Rule(
     "leaky-relu-to-max",

@@ -37,6 +37,7 @@ RULES: tuple[Rule, ...] = (
     activations.HARD_SWISH_TO_CLIP,
     activations.HARD_SWISH_BY_RELU6,
     activations.HARD_SIGMOID_TO_CLIP,
+    activations.HARD_SIGMOID_BY_RELU6,
     activations.LEAKY_RELU_TO_MAX,
     pooling.GLOBAL_TO_MEAN,
     pooling.SPLIT_AVERAGE,

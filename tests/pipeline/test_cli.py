@@ -9,6 +9,7 @@ import typer
 import yaml
 
 from pipeline import cli
+from pipeline.benches.rows import Row
 from pipeline.configfile import schema
 from pipeline.run import plan, run
 
@@ -267,13 +268,15 @@ def test_bench_without_a_run_is_told(tmp_path, tiny_config, monkeypatch):
 
 
 def test_bench_prints_a_table(monkeypatch, tiny_config, capsys):
-    from pipeline import bench  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
 
-    rows = (bench.Row("bytes", "0", "differing"), bench.Row("ms per frame", "12.5", "host"))
-    monkeypatch.setattr(bench, "bench", lambda config, folder, console: rows)
+    rows = (Row("bytes", "0", "differing"), Row("ms per frame", "12.5", "host"))
+    monkeypatch.setattr(bundle, "bench", lambda config, folder, console: rows)
+    monkeypatch.setattr(check, "rows", lambda console: [Row("error", "1 %", "against silicon")])
     with pytest.raises(SystemExit):
         cli.main(["bench", str(tiny_config)])
-    assert capsys.readouterr().out == "bytes            0  differing\nms per frame  12.5  host\n"
+    table = "bytes            0  differing\nms per frame  12.5  host\n"
+    assert capsys.readouterr().out == f"{table}error  1 %  against silicon\n"
 
 
 def test_keys_new_says_where_the_keys_are(tmp_path, monkeypatch, capsys):

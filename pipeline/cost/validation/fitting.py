@@ -21,8 +21,8 @@ LIMITS: Mapping[str, float] = {"share": 1.0}
 
 def fit(rows: Sequence[Measured], start: Fit) -> Fit:
     """``start`` with the constants that it has fitted anew to ``rows``, all of one target."""
-    names = list(start.constants)
-    point = np.log([start.constants[name] for name in names])
+    names = list(start.times)
+    point = np.log([start.times[name] for name in names])
     for _ in range(STEPS):
         here = _errors(rows, start, names, point)
         slopes = np.array(
@@ -53,3 +53,19 @@ def _errors(
 ) -> NDArray[np.float64]:
     model = cost_model(rows[0].target, _with(start, names, point))
     return np.array([answer(row, model).error for row in rows])
+
+
+def energy(watts: Sequence[float], rates: Sequence[float], relative: float) -> tuple[float, float]:
+    """Static watts and millijoules per unit of ``relative`` energy through two ways to run one network.
+
+    Args:
+        watts: of the board, measured.
+        rates: inferences per second, measured.
+        relative: energy of the network in the cost model's units, the same both ways.
+    """
+    (short, long), (little, much) = (
+        [1e3 / rate for rate in rates],
+        [1e3 * w / r for w, r in zip(watts, rates, strict=True)],
+    )
+    static = (much - little) / (long - short)
+    return static, (little - static * short) / relative

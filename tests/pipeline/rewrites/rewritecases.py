@@ -113,6 +113,8 @@ FITS = [
     Case("hard-swish-to-clip", IMAGE + "{ y = HardSwish (x) }", "Mul Add Clip Mul", {}, SWISH),
     Case("hard-swish-by-relu6", IMAGE + "{ y = HardSwish (x) }", "Add Clip Mul Mul", {}, SWISH),
     Case("hard-sigmoid-to-clip", IMAGE + "{ y = HardSigmoid (x) }", "Mul Add Clip"),
+    Case("hard-sigmoid-by-relu6", IMAGE + "{ y = HardSigmoid (x) }", "Mul Add Clip Mul"),
+    Case("hard-sigmoid-by-relu6", IMAGE + "{ y = HardSigmoid <alpha = 0.16666667> (x) }", "Add Clip Mul"),
     Case("leaky-relu-to-max", IMAGE + "{ y = LeakyRelu <alpha = 0.1> (x) }", "Mul Max"),
     Case("leaky-relu-to-max", IMAGE + "{ y = PRelu (x, s) }", "Mul Max", {"s": np.full((4, 1, 1), 0.3, np.float32)}),
     Case("global-average-pool-to-reduce-mean", "g (float[1,4,6,6] x) => (float[1,4,1,1] y)"
@@ -234,6 +236,7 @@ MISSES = [
     Case("hard-swish-to-clip", "g (float16[4] x) => (float16[4] y) { y = HardSwish (x) }", opsets=SWISH),
     Case("hard-swish-by-relu6", "g (float[N] x) => (float[N] y) { y = HardSwish (x) }", opsets=SWISH),
     Case("hard-sigmoid-to-clip", IMAGE + "{ y = Sigmoid (x) }"),
+    Case("hard-sigmoid-by-relu6", "g (float16[4] x) => (float16[4] y) { y = HardSigmoid (x) }"),
     Case("leaky-relu-to-max", IMAGE + "{ y = LeakyRelu <alpha = 1.5> (x) }"),
     Case("leaky-relu-to-max", IMAGE + "{ y = PRelu (x, s) }", constants={"s": np.full((4, 1, 1), -0.1, np.float32)}),
     Case("leaky-relu-to-max", "g (float[1,4] x, float[4] s) => (float[1,4] y) { y = PRelu (x, s) }"),

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from pipeline import tasks
+from pipeline.benches.rows import Row
 from pipeline.config import RunConfig
 from pipeline.errors import ModelError
 from pipeline.stages.common import MODEL
@@ -35,15 +35,6 @@ ROUNDS = 7
 
 OPEN = "import pathlib, sys, runtime.app, runtime.bundle; runtime.bundle.open_bundle(pathlib.Path(sys.argv[1]))"
 """What a process does that imports the runtime and opens the bundle it is given."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure: what it is, its value as text, and how it came about."""
-
-    what: str
-    value: str
-    how: str
 
 
 def bench(config: RunConfig, folder: Path, progress: Progress) -> tuple[Row, ...]:

@@ -1,0 +1,1 @@
+"""Benchmarks: what ``pipeline bench`` measures and prints, each as rows of a table."""
