@@ -34,7 +34,8 @@ def page(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (wording.known, wording.band, wording.worth, wording.unit, wording.partitions, wording.coverage)
+    words = (wording.known, wording.band, wording.worth, wording.unit, wording.partitions, wording.coverage,
+             wording.energy, wording.per_watt)  # fmt: skip
     environment.filters.update({each.__name__: each for each in (*words, wording.accuracy, percent, count, plain)})
     numbered = list(enumerate(comparison.rows, 1))
     floating = comparison.accuracy
@@ -80,6 +81,7 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _best(rows: list[Row], attribute: str) -> Row | None:
-    """The NPU with the most of ``attribute``."""
-    known = [row for row in rows if row.kind is Kind.NPU and getattr(row, attribute) is not None]
+    """The NPU with the most of ``attribute``, of those whose energy is known in full where that counts."""
+    whole = [row for row in rows if attribute != "fps_per_watt" or not row.energy_missing]
+    known = [row for row in whole if row.kind is Kind.NPU and getattr(row, attribute) is not None]
     return max(known, key=lambda row: float(getattr(row, attribute)), default=None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from pipeline.comparing.nouns import Comparison, Row
-from pipeline.comparing.wording import accuracy, band, coverage, known, partitions, unit, worth
+from pipeline.comparing.wording import accuracy, band, coverage, energy, known, partitions, per_watt, unit, worth
 from pipeline.report.formats import count, percent, plural
 
 Column = tuple[str, Callable[[Row], str]]
@@ -26,8 +26,8 @@ def _columns(comparison: Comparison) -> list[Column]:
         ("ms", lambda row: known(row.ms)),
         ("band", band),
         ("fps", lambda row: known(row.fps)),
-        ("mJ", lambda row: known(row.energy_mj)),
-        ("fps/W", lambda row: known(row.fps_per_watt)),
+        ("mJ", energy),
+        ("fps/W", per_watt),
         ("fps/$", lambda row: known(row.fps_per_dollar)),
     ]
     if comparison.accuracy is not None:
@@ -55,7 +55,7 @@ def _table(comparison: Comparison) -> Iterator[str]:
 
 def _legend(comparison: Comparison) -> Iterator[str]:
     yield "Times are estimated, never measured on a device; partitions in all (on the NPU or GPU)."
-    yield "fps/W: inferences per joule of the mJ that are known; fps/$: the device's price of 2019 or 2020, host apart."
+    yield "fps/W: inferences per joule; > and < where a power is not known; fps/$: price of 2019 or 2020, host apart."
     timed = [row for row in comparison.rows if row.time is not None]
     for said, lacking in (
         ("Not public, so not in the times", {row.name: row.missing for row in timed}),

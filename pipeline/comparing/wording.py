@@ -39,6 +39,16 @@ def known(number: float | None) -> str:
     return count(number) if number >= 100 else plain(number, 3)
 
 
+def energy(row: Row) -> str:
+    """Millijoules; ``>`` where a power is missing that would add to them."""
+    return f"{'>' * bool(row.energy_missing and row.energy_mj is not None)}{known(row.energy_mj)}"
+
+
+def per_watt(row: Row) -> str:
+    """Inferences per second and watt; ``<`` where a power is missing that would lower them."""
+    return f"{'<' * bool(row.energy_missing and row.energy_mj is not None)}{known(row.fps_per_watt)}"
+
+
 def partitions(row: Row) -> str:
     """How many partitions, and how many of them on the device."""
     return f"{row.partitions} ({row.npu_partitions})"

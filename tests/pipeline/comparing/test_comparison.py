@@ -95,6 +95,9 @@ def test_ratios_follow_from_power_and_price():
     used = found.time.npu_ms + found.time.crossing_ms + found.time.launch_ms
     assert found.energy_mj == pytest.approx(2 * used)  # 2 W: coral.ai/docs/edgetpu/benchmarks; the host's is not known
     assert found.energy_missing == ("host power_w",)
+    told = terminal.text(quick)
+    assert f" >{found.energy_mj:.3g} " in told
+    assert "Not public, so not in the mJ (host power_w): coral-edgetpu-pcie" in told
     assert found.worth is Worth.YES
     assert found.speedup == pytest.approx(row(quick, "slow").ms / found.ms)
 
