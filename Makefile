@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint fuzz bench ui clean
+.PHONY: help setup run test lint drill fuzz bench ui clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
@@ -26,7 +26,11 @@ lint: $(READY) ## check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fuzz: $(READY) ## change bundles FUZZ_RUNS (100000) times, guided by coverage; the reader must only refuse
+drill: $(READY) ## cut streams, restart the broker, fill the disk, kill: what is lost, how soon it recovers
+	$(BIN)/python -m pytest -q -m drill tests/drill
+
+fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100000) times, guided by coverage
+	$(BIN)/python -m pytest -q tests/runtime/npu/test_fuzz.py --fuzz 20000
 	$(BIN)/python tests/fuzz/seeds.py .cache/fuzz/seeds
 	mkdir -p .cache/fuzz/corpus
 	$(BIN)/python tests/fuzz/fuzz_bundle.py .cache/fuzz/corpus .cache/fuzz/seeds -runs=$(FUZZ_RUNS) \

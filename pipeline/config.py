@@ -5,6 +5,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+MOST_CORNERS = 100
+"""Of a zone; ``runtime.manifest.MOST_CORNERS``."""
+
 LARGEST = 2**31 - 1
 """Of every whole number but the seed: torch, numpy and FFmpeg take no larger one everywhere."""
 
@@ -149,6 +152,22 @@ class LineConfig(Section):
         return self
 
 
+class ZoneConfig(Section):
+    """A polygon in which tracked objects are counted and timed, in source pixels."""
+
+    name: str = Field(min_length=1)
+    points: tuple[Point, ...] = Field(description=f"3 to {MOST_CORNERS} corners, in order")
+
+    @field_validator("points")
+    @classmethod
+    def _has_different_corners(cls, points: tuple[Point, ...]) -> tuple[Point, ...]:
+        if not 3 <= len(points) <= MOST_CORNERS:
+            raise ValueError(f"has {len(points)} corners; a zone has 3 to {MOST_CORNERS}")
+        if len(set(points)) != len(points):
+            raise ValueError("has a corner twice; the last one is joined to the first by itself")
+        return points
+
+
 class PackageConfig(Section):
     """The package stage and what the packaged application does."""
 
@@ -156,19 +175,20 @@ class PackageConfig(Section):
     iou_threshold: float = Field(0.5, ge=0, le=1, description="non-maximum suppression")
     max_detections: Count = 100
     lines: tuple[LineConfig, ...] = ()
+    zones: tuple[ZoneConfig, ...] = ()
     golden: Count = Field(1, description="golden input/output vectors in the bundle")
     demo: bool = Field(True, description="play the packaged bundle on the validation source")
     version: int = Field(0, ge=0, description="of the bundle; a device that checks signatures never goes back")
     sign: Path | None = Field(None, description="private key that signs the bundle, as pipeline keys new makes it")
 
-    @field_validator("lines")
+    @field_validator("lines", "zones")
     @classmethod
-    def _each_has_its_name(cls, lines: tuple[LineConfig, ...]) -> tuple[LineConfig, ...]:
-        names = [line.name for line in lines]
+    def _each_has_its_name(cls, places: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [place.name for place in places]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"name {twice[0]} twice")
-        return lines
+        return places
 
 
 class TrackingConfig(Section):

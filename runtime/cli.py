@@ -1,30 +1,45 @@
 """``npu-run``: play a bundle, describe it, or test it; the only prints and exit codes of the runtime.
 
-Exit codes: 0 fine, 1 the user's files or a failed self-test, 2 usage, 130 interrupted. Anything else is our bug and
-shows its traceback.
+Exit codes: 0 fine, 1 the user's files or a failed self-test, 2 usage, 130 interrupted (SIGINT), 143 terminated
+(SIGTERM) before the end of a file. Live sources have no end, so there SIGTERM is a good one: 0. Anything else is our
+bug and shows its traceback.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runtime import describe
-from runtime.app import Summary, play
+from runtime import describe, profiling
+from runtime.app import Options, play_all
+from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, resolve, summarize
 from runtime.errors import UserError
 from runtime.opening import Opening, add_options, read_options
 from runtime.outputs import FrameResult
+from runtime.player import Summary
 from runtime.replay import Replay, replay_session
+from runtime.serve.access import parse_access
+from runtime.serve.server import Offer
 from runtime.session import Session
+from runtime.streams.engine import Fixed, Sessions
+from runtime.swap import Outcome, Swap, Watcher
+
+TOKEN = "NPU_RUN_TOKEN"
+"""Environment variable with the token that the live page's visitors need; not an option, which others could list."""
 
 COMMANDS = """\
 other commands:
   npu-run info BUNDLE [--json]      what is in a bundle, and who signed it
   npu-run selftest BUNDLE [--json]  replay its golden vectors, partition by partition
+  npu-run profile BUNDLE [--json]   what each layer is estimated to cost on the target; --trace F for Perfetto
 """
 
 DELEGATE_HELP = """npu: the simulated NPU, bit for bit; plain: its slow reference kernels; cpu: ONNX Runtime (other
@@ -41,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"npu-run: {describe.plain(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # whoever read the output is gone; Python would say so once more when it flushes at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("npu-run: interrupted; what was written until now is kept", file=sys.stderr)
         return 130
@@ -55,29 +74,111 @@ def _run(words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--source", required=True, help="video, folder of images, image, .npy file, or camera (0)")
-    parser.add_argument("--events", type=Path, metavar="F", help="write one JSON line per frame")
-    parser.add_argument("--annotate", type=Path, metavar="F", help="write an mp4 with boxes, tracks and counts")
+    _add_inputs(parser)
+    _add_outputs(parser)
+    options = parser.parse_args(words)
+    terminated, stop = threading.Event(), threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_terminable(terminated, stop))
+        sessions, offer = _sessions(stack, options)
+        summaries = play_all(
+            sessions,
+            options.source,
+            _play_options(options),
+            listen=_ticker() if sys.stderr.isatty() else lambda result: None,
+            warn=_say,
+            stop=stop,
+            offer=offer,
+        )
+    facts = [dataclasses.asdict(summary) for summary in summaries]
+    _print(
+        options.json,
+        facts[0] if len(facts) == 1 else {"sources": facts},
+        lambda: [line for summary in summaries for line in _summary_lines(summary)],
+    )
+    return 143 if terminated.is_set() and any(summary.kind != "live" for summary in summaries) else 0
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source",
+        required=True,
+        action="append",
+        help="video, folder of images, image, .npy file, camera (0), or stream (rtsp://...); several times",
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of each source")
     _add_delegate(parser)
     add_options(parser)
-    parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
+    parser.add_argument(
+        "--watch", action="store_true", help="take over a new bundle when its file changes, or comes by POST /bundle"
+    )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--events", type=Path, metavar="F", help="write one JSON line per frame")
+    parser.add_argument("--annotate", type=Path, metavar="F", help="write an mp4 with boxes, tracks and counts")
+    parser.add_argument(
+        "--sink",
+        action="append",
+        default=[],
+        metavar="S",
+        help="deliver crossings and visits to a .jsonl, .csv, .sqlite file or mqtt://HOST:PORT/PREFIX; several times",
+    )
+    parser.add_argument(
+        "--serve",
+        metavar="HOST:PORT",
+        help=f"serve the live page, /metrics and /healthz; any host but this one needs a token in {TOKEN}",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
-    options = parser.parse_args(words)
-    opening = read_options(options)
-    bundle = opening.open(options.bundle)
-    summary = play(
-        bundle,
-        options.source,
+
+
+def _play_options(options: argparse.Namespace) -> Options:
+    return Options(
         events=options.events,
         annotate=options.annotate,
         delegate=options.delegate,
-        strict=options.strict,
-        started=lambda session: _announce(session, opening),
         limit=options.limit,
-        listen=_ticker() if sys.stderr.isatty() else lambda result: None,
+        sinks=tuple(options.sink),
+        state=options.state,
+        serve=None if options.serve is None else parse_access(options.serve, os.environ.get(TOKEN)),
     )
-    _print(options.json, dataclasses.asdict(summary), lambda: _summary_lines(summary))
-    return 0
+
+
+def _sessions(stack: contextlib.ExitStack, options: argparse.Namespace) -> tuple[Sessions, Offer | None]:
+    """What runs the frames, and what takes new bundles; ``stack`` closes it."""
+    opening = read_options(options)
+    if not options.watch:
+        session = Session(opening.open(options.bundle), options.delegate, strict=options.strict)
+        _announce(session, opening)
+        return Fixed(session), None
+
+    def tell(outcome: Outcome) -> None:
+        _say(f"bundle version {outcome.version}: {outcome.state}{f' ({outcome.reason})' if outcome.reason else ''}")
+
+    swap = Swap(options.bundle, opening, delegate=options.delegate, strict=options.strict, tell=tell)
+    stack.callback(swap.close)
+    stack.callback(Watcher(options.bundle, swap).close)
+    _announce(swap.session(), opening)
+    return swap, swap.offer_bytes
+
+
+def _say(text: str) -> None:
+    print(f"npu-run: {describe.plain(text)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _terminable(*flags: threading.Event) -> Iterator[None]:
+    """SIGTERM sets flags, and so ends a run in good order."""
+
+    def set_all(number: int, frame: object) -> None:
+        for flag in flags:
+            flag.set()
+
+    before = signal.signal(signal.SIGTERM, set_all)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _info(words: Sequence[str]) -> int:
@@ -100,7 +201,28 @@ def _selftest(words: Sequence[str]) -> int:
     return 0 if result.passed else 1
 
 
-_COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"info": _info, "selftest": _selftest}
+def _profile(words: Sequence[str]) -> int:
+    """``npu-run profile BUNDLE``."""
+    parser = _bundle_parser("profile", "Say what each layer is estimated to cost on the target.")
+    parser.add_argument("--trace", type=Path, metavar="F", help="write a timeline for chrome://tracing and Perfetto")
+    options = parser.parse_args(words)
+    bundle = read_options(options).open(options.bundle)
+    if options.trace is not None:
+        _write_trace(options.trace, bundle)
+    _print(options.json, profiling.facts(bundle), lambda: profiling.lines(bundle))
+    return 0
+
+
+def _write_trace(path: Path, bundle: Bundle) -> None:
+    if path.exists() and path.samefile(bundle.path):
+        raise UserError("is read, so it cannot be written", where=path, fix="give another name")
+    try:
+        path.write_text(json.dumps(profiling.document(bundle)) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=path) from error
+
+
+_COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"info": _info, "selftest": _selftest, "profile": _profile}
 
 
 def _bundle_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -130,7 +252,7 @@ def _announce(session: Session, opening: Opening) -> None:
     manifest = session.manifest
     whose = f"{manifest.name} version {manifest.version}, {describe.signature(session.bundle)}"
     for line in (whose, *summarize(session.placement)):
-        print(f"npu-run: {describe.plain(line)}", file=sys.stderr)
+        _say(line)
     opening.accept(session.bundle)
 
 
@@ -142,18 +264,25 @@ def _positive(text: str) -> int:
 
 
 def _print(as_json: bool, facts: Mapping[str, object], lines: Callable[[], Sequence[str]]) -> None:
-    print(json.dumps(facts) if as_json else "\n".join(map(describe.plain, lines())))
+    print(json.dumps(facts) if as_json else "\n".join(map(describe.plain, lines())), flush=True)
 
 
 def _summary_lines(summary: Summary) -> list[str]:
     boxes = ", ".join(f"{count} {label}" for label, count in summary.boxes.items())
-    tracks = "not tracked" if summary.tracks is None else f"{summary.tracks} tracks"
+    untracked = "images are not tracked" if summary.kind == "images" else "not tracked"
+    tracks = untracked if summary.tracks is None else f"{summary.tracks} tracks"
     lines = [
         f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f} per second)",
         f"boxes: {boxes}; {tracks}",
     ]
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
-    if summary.tracks is None:
+    lines += [
+        f"zone {name}: {zone.visits} visits of {zone.dwell_s:.1f} s, {zone.most} at most"
+        for name, zone in summary.zones.items()
+    ]
+    if summary.dropped:
+        lines.append(f"{summary.dropped} frames gave way to newer ones")
+    if summary.tracks is None and summary.kind != "images":
         lines.append("tracking and counting need: pip install supervision trackers")
     if summary.delegate in ("npu", "plain"):
         lines.append(f"times are of this host: {summary.target} is simulated")

@@ -1,4 +1,4 @@
-"""Boxes, tracks and lines on a frame, drawn with supervision (of the ``video`` extra)."""
+"""Boxes, tracks, lines and zones on a frame, drawn with supervision (of the ``video`` extra)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,25 +6,32 @@ import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
 
+from runtime.manifest import Zone
 from runtime.outputs import FrameResult
 
 LOOSE = sv.Color(160, 160, 160)
 """Colour of boxes without a track."""
 
 
-class Painter:
-    """Draws results: boxes in the colour of their track, and every line with its counts."""
+ZONE = sv.Color(0, 110, 180)
+"""Colour of zones."""
 
-    def __init__(self, labels: Sequence[str], zones: Mapping[str, sv.LineZone]) -> None:
-        """Prepare for classes called ``labels`` and the lines of a ``PeopleTracker``."""
-        self._labels, self._zones = labels, zones
+
+class Painter:
+    """Draws results: boxes in the colour of their track, and every line and zone with its counts."""
+
+    def __init__(
+        self, labels: Sequence[str], lines: Mapping[str, sv.LineZone] | None = None, zones: Sequence[Zone] = ()
+    ) -> None:
+        """Prepare for classes called ``labels``, the lines of a ``PeopleTracker`` and its zones; none for images."""
+        self._labels, self._line_zones, self._zones = labels, lines or {}, zones
         lookup = sv.ColorLookup.TRACK
         self._boxes = sv.BoxAnnotator(thickness=2, color_lookup=lookup)
         self._tags = sv.LabelAnnotator(text_scale=0.4, text_padding=3, color_lookup=lookup)
         self._loose = sv.BoxAnnotator(color=LOOSE, thickness=1)
         self._lines = {
             name: sv.LineZoneAnnotator(text_scale=0.5, custom_in_text=f"{name} in", custom_out_text=f"{name} out")
-            for name in zones
+            for name in self._line_zones
         }
 
     def draw(self, result: FrameResult) -> NDArray[np.uint8]:
@@ -37,9 +44,19 @@ class Painter:
         canvas = self._loose.annotate(canvas, loose)
         canvas = self._boxes.annotate(canvas, tracked)
         canvas = self._tags.annotate(canvas, tracked, names)
-        for name, zone in self._zones.items():
-            canvas = self._lines[name].annotate(canvas, zone)
+        for zone in self._zones:
+            canvas = _zone(canvas, zone, result.occupancy.get(zone.name, 0))
+        for name, line in self._line_zones.items():
+            canvas = self._lines[name].annotate(canvas, line)
         return np.ascontiguousarray(canvas[:, :, ::-1])
+
+
+def _zone(canvas: NDArray[np.uint8], zone: Zone, inside: int) -> NDArray[np.uint8]:
+    """The outline of a zone with how many are inside."""
+    corners = np.array(zone.points).round().astype(int)
+    canvas = sv.draw_polygon(canvas, corners, ZONE, thickness=2)
+    x, y = (int(value) for value in corners.mean(axis=0))
+    return sv.draw_text(canvas, f"{zone.name}: {inside}", sv.Point(x, y), sv.Color.WHITE, 0.5, background_color=ZONE)
 
 
 def _select(result: FrameResult, tracks: NDArray[np.int64], mask: NDArray[np.bool_]) -> sv.Detections:

@@ -24,6 +24,8 @@ SIGNATURE = "signature.json"
 """The two files that a manifest does not list: itself, and who signed it."""
 
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float16", "float32", "bool")
+MOST_CORNERS = 100
+"""Of a zone."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 
 
@@ -62,6 +64,14 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Zone:
+    """A polygon in which tracked objects are counted and timed: its corners as (x, y) in source pixels, in order."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class FileEntry:
     """A file in the bundle: SHA-256 in hexadecimal, and size in bytes."""
 
@@ -97,6 +107,7 @@ class Manifest:
         preprocess: how a frame becomes the input.
         decoder: how outputs become boxes.
         lines: over which tracked objects are counted.
+        zones: in which tracked objects are counted and timed.
         provenance: where the bundle comes from: configuration digest, versions, commit.
         golden: golden vectors, if any.
         files: every other file in the bundle; filled in by ``write_bundle``.
@@ -116,6 +127,7 @@ class Manifest:
     preprocess: Preprocess
     decoder: BoxDecoder
     lines: tuple[Line, ...] = ()
+    zones: tuple[Zone, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     golden: GoldenEntry | None = None
     files: Mapping[str, FileEntry] = field(default_factory=dict)
@@ -194,10 +206,7 @@ def _name_problems(manifest: Manifest) -> Iterable[str]:
         if not names:
             yield f"{key} is empty"
         yield from _repeated(key, names)
-    yield from _repeated("lines", tuple(line.name for line in manifest.lines))
-    for line in manifest.lines:
-        if line.start == line.end or not all(map(math.isfinite, (*line.start, *line.end))):
-            yield f"line {line.name} goes from {line.start} to {line.end}; it needs two different points"
+    yield from _place_problems(manifest)
     if len(manifest.outputs) != len(manifest.output_names):
         yield f"outputs has {len(manifest.outputs)} names and output_names {len(manifest.output_names)}"
     if manifest.version < 0:
@@ -205,6 +214,18 @@ def _name_problems(manifest: Manifest) -> Iterable[str]:
     for key in ("name", "target", "contract"):
         if not getattr(manifest, key):
             yield f"{key} is empty"
+
+
+def _place_problems(manifest: Manifest) -> Iterable[str]:
+    """What is wrong with lines and zones."""
+    yield from _repeated("lines", tuple(line.name for line in manifest.lines))
+    yield from _repeated("zones", tuple(zone.name for zone in manifest.zones))
+    for line in manifest.lines:
+        if line.start == line.end or not all(map(math.isfinite, (*line.start, *line.end))):
+            yield f"line {line.name} goes from {line.start} to {line.end}; it needs two different points"
+    for zone in manifest.zones:
+        if not 3 <= len(set(zone.points)) == len(zone.points) <= MOST_CORNERS:
+            yield f"zone {zone.name} has {len(zone.points)} corners; it needs 3 to {MOST_CORNERS}, each another point"
 
 
 def _repeated(key: str, names: tuple[str, ...]) -> Iterable[str]:

@@ -64,7 +64,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """``--trust``, ``--state`` and ``--limits``."""
     parser.add_argument("--trust", type=Path, metavar="KEYS", help="file or folder of public keys; refuse all others")
     help_state = (
-        "folder of the versions seen, against going back; with --trust (default: $STATE_DIRECTORY, or your own)"
+        "folder of what is kept over restarts: events that are not delivered yet; the versions seen, against going "
+        "back, with --trust (for these the default is $STATE_DIRECTORY, or your own)"
     )
     parser.add_argument("--state", type=Path, metavar="FOLDER", help=help_state)
     parser.add_argument("--limits", type=Path, metavar="F", help="JSON file of what a bundle may ask for at most")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,8 @@ class FrameResult:
         found: the boxes.
         tracks: int64 [N], the track of every box, -1 for none; ``None`` when nothing is tracked.
         counts: crossings so far, by line.
+        occupancy: tracks inside now, by zone.
+        source: what the frame is from.
     """
 
     index: int
@@ -42,9 +44,16 @@ class FrameResult:
     found: Detections
     tracks: NDArray[np.int64] | None
     counts: Counts
+    occupancy: Mapping[str, int] = field(default_factory=dict)
+    source: str = ""
 
-    def event(self, labels: Sequence[str]) -> dict[str, object]:
-        """The frame as one line of ``--events``; boxes as x, y, width, height in source pixels."""
+    def event(self, labels: Sequence[str], *, named: bool = False) -> dict[str, object]:
+        """The frame as one line of ``--events``; boxes as x, y, width, height in source pixels.
+
+        Args:
+            labels: of the classes.
+            named: say the source, since there are several.
+        """
         detections = []
         for index, (left, top, right, bottom) in enumerate(self.found.boxes.tolist()):
             track = -1 if self.tracks is None else int(self.tracks[index])
@@ -57,19 +66,27 @@ class FrameResult:
                 }
             )
         time = round(self.frame.time_s, 6)
-        return {"frame": self.index, "time_s": time, "detections": detections, "counts": self.counts}
+        facts = {"frame": self.index, "time_s": time, "detections": detections, "counts": self.counts}
+        return {"source": self.source, **facts} if named else facts
 
 
 class EventLog:
     """Events as JSON lines; every line is whole on disk before the next frame begins."""
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+    def __init__(self, path: Path, labels: Sequence[str], *, named: bool = False, patient: bool = False) -> None:
         """Create or empty the file at ``path``.
+
+        Args:
+            path: of the file.
+            labels: of the classes.
+            named: say the source in every line, since there are several.
+            patient: leave out lines while the disk is full, and go on when there is room; ``lost`` counts them.
 
         Raises:
             UserError: it cannot be written.
         """
-        self._path, self._labels = path, labels
+        self._path, self._labels, self._named, self._patient = path, labels, named, patient
+        self._size = self.lost = 0
         try:
             self._file = path.open("wb", buffering=0)
         except OSError as error:
@@ -81,12 +98,20 @@ class EventLog:
         Raises:
             UserError: the file cannot be written any more.
         """
-        line = memoryview((json.dumps(result.event(self._labels), ensure_ascii=False) + "\n").encode())
+        event = result.event(self._labels, named=self._named)
+        line = memoryview((json.dumps(event, ensure_ascii=False) + "\n").encode())
+        size = len(line)
         try:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", where=self._path) from error
+            if not self._patient:
+                raise UserError(f"cannot be written: {error.strerror}", where=self._path) from error
+            self.lost += 1
+            self._file.truncate(self._size)  # the part of the line that was written
+            self._file.seek(self._size)
+            return
+        self._size += size
 
     def __enter__(self) -> Self:
         """Use it in a ``with`` statement."""

@@ -65,9 +65,17 @@ class Session:
         """
         self._check(tensors)
         values = dict(tensors)
-        for entry, executable in self.partitions:
-            values.update(executable.run({name: values[name] for name in entry.inputs}))
+        for index in range(len(self.partitions)):
+            values = self.step(values, index)
         return values
+
+    def step(self, values: Tensors, index: int) -> dict[str, NDArray[np.generic]]:
+        """``values`` and the outputs of partition ``index``, whose inputs are in ``values``.
+
+        Different partitions may run at the same time, each for another frame.
+        """
+        entry, executable = self.partitions[index]
+        return {**values, **executable.run({name: values[name] for name in entry.inputs})}
 
     def _check(self, tensors: Tensors) -> None:
         expected = {name: self.manifest.tensor(name) for name in self.manifest.inputs}
@@ -79,7 +87,15 @@ class Session:
                 raise UserError(f"input {name} is {found}, the bundle takes {spec.dtype} {list(spec.shape)}")
 
     def infer(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """The network's outputs as real numbers, float32 by output name.
+        """The network's outputs as real numbers, float32 by output name: ``finish(run(begin(pixels)))``.
+
+        Raises:
+            SourceError: ``pixels`` has another size or type, see :meth:`begin`.
+        """
+        return self.finish(self.run(self.begin(pixels)))
+
+    def begin(self, pixels: NDArray[np.uint8]) -> Tensors:
+        """What enters the first partition.
 
         Args:
             pixels: uint8 [height, width, 3], RGB, of the network's size.
@@ -92,10 +108,12 @@ class Session:
             fact = f"pixels are {pixels.dtype} {list(pixels.shape)}"
             raise SourceError(f"{fact}, the network takes uint8 {[pre.height, pre.width, 3]}")
         spec = self.manifest.tensor(self.manifest.inputs[0])
-        image = prepare(pixels, pre, spec)
-        outputs = self.run({spec.name: image})
+        return {spec.name: prepare(pixels, pre, spec)}
+
+    def finish(self, values: Tensors) -> dict[str, NDArray[np.float32]]:
+        """The outputs among ``values`` as real numbers, float32 by output name."""
         pairs = zip(self.manifest.output_names, self.manifest.outputs, strict=True)
-        return {name: self.manifest.tensor(tensor).dequantize(outputs[tensor]) for name, tensor in pairs}
+        return {name: self.manifest.tensor(tensor).dequantize(values[tensor]) for name, tensor in pairs}
 
     def detect(self, frame: NDArray[np.uint8]) -> Detections:
         """What the network finds in a frame, uint8 [H, W, 3], RGB, of any size; boxes in source pixels.

@@ -1,12 +1,14 @@
-"""Where frames come from: videos and cameras (PyAV), images (Pillow), ``.npy`` arrays (nothing extra)."""
+"""Where frames come from: videos, cameras and network streams (PyAV), images (Pillow), ``.npy`` (nothing extra)."""
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,10 @@ from runtime.errors import SourceError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
+
+Kind = Literal["video", "images", "live"]
 
 IMAGES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 TEXT = "tty"
@@ -25,12 +30,51 @@ STILL_RATE = Fraction(1)
 """Frames per second that images and arrays, which carry no time, are given."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A picture: uint8 [H, W, 3], RGB, and its time in seconds after the first one."""
+STREAMS = ("rtsp", "rtsps", "rtmp", "http", "https")
+"""Schemes of the network streams that are played."""
 
-    pixels: NDArray[np.uint8]
-    time_s: float
+NETWORK = "rtsp,rtsps,rtmp,rtp,udp,tcp,tls,http,https,httpproxy,crypto"
+"""FFmpeg's protocols that a stream may lead to; local files are not among them."""
+
+TIMEOUT_S = 5.0
+"""A stream that cannot be opened, or gives nothing, for so long is broken."""
+
+PROBED: Mapping[str, str] = MappingProxyType({"probesize": "100000", "analyzeduration": "500000", "fpsprobesize": "0"})
+"""Bytes, microseconds and frames of a stream that FFmpeg looks at before it begins; its own defaults take seconds."""
+
+
+class Frame:
+    """A picture and when it was taken.
+
+    Attributes:
+        time_s: seconds after the first frame of its source, never less than the frame before.
+        captured: when a live frame arrived, in seconds since 1970 (UTC) by the host's clock; ``None`` for a file.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8] | Callable[[], NDArray[np.uint8]],
+        time_s: float,
+        captured: float | None = None,
+    ) -> None:
+        """Keep ``pixels``, uint8 [H, W, 3], RGB, or what converts them once they are asked for."""
+        self._pixels = pixels
+        self.time_s, self.captured = time_s, captured
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The picture: uint8 [H, W, 3], RGB; converted by the first thread that asks.
+
+        Raises:
+            SourceError: it cannot be converted.
+        """
+        if callable(self._pixels):
+            self._pixels = self._pixels()
+        return self._pixels
+
+    def at(self, time_s: float, captured: float) -> "Frame":
+        """The same picture at another time, not converted yet when this one is not."""
+        return Frame(self._pixels, time_s, captured)
 
 
 Frames = Generator[Frame, None, None]
@@ -41,14 +85,36 @@ class Source:
     """Frames, opened and not yet read.
 
     Attributes:
-        name: what the user called it.
+        name: what the user called it; without the password of a stream's address.
         rate: nominal frames per second.
         frames: decoded one by one as they are asked for; raises ``SourceError`` where the source breaks.
+        kind: ``video`` has an end and is tracked, ``images`` have nothing to do with each other, ``live`` has no end.
     """
 
     name: str
     rate: Fraction
     frames: Frames
+    kind: Kind = "video"
+
+
+def is_live(text: str) -> bool:
+    """Whether ``--source`` names a camera or a network stream, so something without an end."""
+    return _device(text) is not None or urlsplit(text).scheme in STREAMS
+
+
+def public_name(text: str) -> str:
+    """``--source`` as it may be shown: an address without user and password."""
+    parts = urlsplit(text)
+    if parts.scheme not in STREAMS or parts.hostname is None:
+        return text
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _device(text: str) -> str | None:
+    """The device file of a camera, by its number or name."""
+    if text.isdigit() or re.fullmatch(r"/dev/video\d+", text):
+        return f"/dev/video{text}" if text.isdigit() else text
+    return None
 
 
 def missing_extra(package: str) -> SourceError:
@@ -58,13 +124,16 @@ def missing_extra(package: str) -> SourceError:
 
 
 def open_source(text: str) -> Source:
-    """Open what ``--source`` names: a camera's number or device, a folder, an image, a ``.npy`` file, or a video.
+    """Open what ``--source`` names: a camera, a stream's address, a folder, an image, a ``.npy`` file, or a video.
 
     Raises:
         SourceError: it does not exist, cannot be read, holds no frame, or needs the ``video`` extra.
     """
-    if text.isdigit() or re.fullmatch(r"/dev/video\d+", text):
-        return _camera(f"/dev/video{text}" if text.isdigit() else text)
+    device = _device(text)
+    if device is not None:
+        return _camera(device)
+    if is_live(text):
+        return _stream(text)
     path = Path(text)
     try:
         path.stat()
@@ -101,7 +170,7 @@ def _images(text: str, paths: list[Path]) -> Source:
     if not paths:
         raise SourceError("holds no images", where=text, fix=f"known are {', '.join(sorted(IMAGES))}")
     try:
-        from PIL import Image  # noqa: PLC0415 - of the video extra
+        from PIL import Image, ImageOps  # noqa: PLC0415 - of the video extra
     except ModuleNotFoundError as error:
         raise missing_extra("pillow") from error
 
@@ -109,36 +178,56 @@ def _images(text: str, paths: list[Path]) -> Source:
         for index, path in enumerate(paths):
             try:
                 with Image.open(path) as image:
-                    yield Frame(np.asarray(image.convert("RGB")), float(index))
+                    upright = ImageOps.exif_transpose(image)  # as the camera was held
+                    yield Frame(np.asarray(upright.convert("RGB")), float(index))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise SourceError(f"frame {index} cannot be decoded ({error})", where=path) from error
 
-    return Source(text, STILL_RATE, decode())
+    return Source(text, STILL_RATE, decode(), "images")
 
 
 def _camera(device: str) -> Source:
     if not Path(device).exists():
         raise SourceError("there is no such camera", where=device, fix="plug one in, or give a video or images")
-    return _video(device, "v4l2")
+    return _open(device, device, "live", format="v4l2")
 
 
-def _video(text: str, kind: str | None = None) -> Source:
+def _stream(text: str) -> Source:
+    options = {"protocol_whitelist": NETWORK, **PROBED}
+    if text.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"
+    return _open(text, public_name(text), "live", options=options)
+
+
+def _video(text: str) -> Source:
+    # absolute, since FFmpeg takes a colon in a relative name for a protocol
+    return _open(str(Path(text).absolute()), text, "video")
+
+
+def _open(
+    address: str, name: str, kind: Kind, *, format: str | None = None, options: dict[str, str] | None = None
+) -> Source:
+    """Open ``address`` with FFmpeg."""
     try:
         import av  # noqa: PLC0415 - of the video extra
     except ModuleNotFoundError as error:
         raise missing_extra("av") from error
     try:
-        # absolute, since FFmpeg takes a colon in a relative name for a protocol; tags need not be UTF-8
-        container = av.open(str(Path(text).absolute()), format=kind, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise SourceError(f"cannot be opened as a video ({error.strerror})", where=text) from error
+        # tags need not be UTF-8
+        timeout = (TIMEOUT_S, TIMEOUT_S) if kind == "live" else None
+        container = av.open(address, format=format, options=options, metadata_errors="replace", timeout=timeout)
+    except (av.FFmpegError, OSError) as error:
+        raise SourceError(f"cannot be opened as a video ({error.strerror})", where=name) from error
     if not container.streams.video or container.format.name == TEXT:
         container.close()
-        raise SourceError("has no video in it", where=text)
+        raise SourceError("has no video in it", where=name)
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+    if kind == "live":
+        stream.codec_context.thread_count = 1  # frame threads hold pictures back
+    else:
+        stream.thread_type = "AUTO"
     rate = Fraction(stream.average_rate or stream.base_rate or 25)
-    return Source(text, rate, _decode(text, container, stream, rate))
+    return Source(name, rate, _decode(name, container, stream, rate, kind), kind)
 
 
 def _expected(container: "InputContainer", stream: "VideoStream") -> int:
@@ -150,19 +239,32 @@ def _expected(container: "InputContainer", stream: "VideoStream") -> int:
     return 0
 
 
-def _decode(text: str, container: "InputContainer", stream: "VideoStream", rate: Fraction) -> Frames:
-    """The frames; an error where decoding fails, or where they end 2 % (and two frames) short."""
+def _decode(text: str, container: "InputContainer", stream: "VideoStream", rate: Fraction, kind: Kind) -> Frames:
+    """The frames; an error where decoding fails, or where a file's end 2 % (and two frames) short."""
     import av  # noqa: PLC0415 - of the video extra
 
-    index, first, expected = 0, 0.0, _expected(container, stream)
+    index, first, expected = 0, 0.0, 0 if kind == "live" else _expected(container, stream)
     with container:
         try:
             for frame in container.decode(stream):
                 time = float(index / rate) if frame.time is None else frame.time
                 first = time if index == 0 else first
-                yield Frame(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), time - first)
+                yield Frame(_conversion(text, index, frame), time - first)
                 index += 1
-        except av.FFmpegError as error:
+        except (av.FFmpegError, OSError) as error:
             raise SourceError(f"frame {index} cannot be decoded ({error.strerror})", where=text) from error
     if index < expected * 0.98 - 2:
         raise SourceError(f"breaks off: frame {index} is missing, of {expected} frames", where=text)
+
+
+def _conversion(text: str, index: int, frame: "VideoFrame") -> Callable[[], NDArray[np.uint8]]:
+    """What converts a decoded frame to RGB, once somebody looks at it."""
+    import av  # noqa: PLC0415 - of the video extra
+
+    def convert() -> NDArray[np.uint8]:
+        try:
+            return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        except av.FFmpegError as error:
+            raise SourceError(f"frame {index} cannot be decoded ({error.strerror})", where=text) from error
+
+    return convert

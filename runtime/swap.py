@@ -60,10 +60,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Tested:
-    """A bundle that passed, with its bytes as long as they are not in their place."""
+    """A bundle that passed.
+
+    Attributes:
+        session: loaded.
+        data: its bytes.
+        arrived: whether they came over the network, so that they lie nowhere yet.
+    """
 
     session: Session
-    data: bytes | None
+    data: bytes
+    arrived: bool = False
 
 
 class Swap:
@@ -79,6 +86,7 @@ class Swap:
         *,
         delegate: str = "npu",
         strict: bool = False,
+        spare: Path | None = None,
         tell: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         """Open and load the bundle to start with; it is self-tested when it has golden vectors.
@@ -88,23 +96,24 @@ class Swap:
             opening: whom to trust, and the limits.
             delegate: as ``Session`` takes it.
             strict: as ``Session`` takes it.
+            spare: file with a copy of the last bundle that was kept; started with when the one at ``path`` is refused,
+                so that a device whose new bundle is bad comes up again after a power cut.
             tell: called with every outcome, from the thread that it comes about in.
 
         Raises:
-            UserError: it cannot be opened, loaded, or fails its self-test.
+            UserError: it cannot be opened, loaded, or fails its self-test, and so does the spare one, if there is one;
+                or its version cannot be written down.
         """
-        self._path, self._opening, self._tell = path, opening, tell
+        self._path, self._opening, self._tell, self._spare = path, opening, tell, spare
         self._delegate, self._strict = delegate, strict
-        first = _test(opening.open(path), delegate, strict)
-        opening.accept(first.bundle)
         self._lock = threading.Lock()
-        self._current = first
-        self._previous: Session | None = None
+        self._current = self._first()
+        self._previous: _Tested | None = None
         self._next: _Tested | None = None
-        self._data: bytes | None = None
         self._frames = 0
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self.outcome = Outcome("kept", first.manifest.version, first.bundle.sha256)
+        opening.accept(self._current.session.bundle)
+        self._keep(self._current)
         self._worker = threading.Thread(target=self._work, name="bundle swap", daemon=True)
         self._worker.start()
 
@@ -115,15 +124,15 @@ class Swap:
         """
         with self._lock:
             if self._next is not None:
-                self._previous, self._current, self._data = self._current, self._next.session, self._next.data
-                self._next, self._frames = None, 0
-                self._say("swapped", self._current.bundle)
+                self._previous, self._current, self._next = self._current, self._next, None
+                self._frames = 0
+                self._say("swapped", self._current.session.bundle)
             elif self._previous is not None:
                 self._frames += 1
                 if self._frames >= TRIAL_FRAMES:
-                    self._tasks.put(functools.partial(self._keep, self._current.bundle, self._data))
-                    self._previous = self._data = None
-            return self._current
+                    self._tasks.put(functools.partial(self._keep, self._current))
+                    self._previous = None
+            return self._current.session
 
     def failed(self, session: Session, error: UserError) -> bool:
         """Whether the frame that ``session`` failed on is worth another try, with what :meth:`session` gives now.
@@ -134,11 +143,11 @@ class Swap:
         if isinstance(error, SourceError):
             return False
         with self._lock:
-            if session is not self._current:
+            if session is not self._current.session:
                 return True
             if self._previous is None:
                 return False
-            self._current, self._previous, self._data = self._previous, None, None
+            self._current, self._previous = self._previous, None
             self._say("rolled back", session.bundle, str(error))
         return True
 
@@ -184,32 +193,50 @@ class Swap:
             finally:
                 self._tasks.task_done()
 
+    def _first(self) -> _Tested:
+        """The bundle to start with: the one at the path, else the spare one."""
+        try:
+            return self._open(self._path)
+        except UserError as error:
+            if self._spare is None or not self._spare.exists():
+                raise
+            self._say("refused", None, str(error))
+            return self._open(self._spare)
+
+    def _open(self, path: Path) -> _Tested:
+        data = read_bundle(path, self._opening.limits)
+        return _Tested(_test(self._opening.parse(data, path), self._delegate, self._strict), data)
+
     def _consider(self, path: Path, data: bytes | None) -> None:
-        bundle = None
+        """Test what was offered; it is next when it passes."""
+        bundle, current = None, self._current.session.bundle
         try:
             read = read_bundle(path, self._opening.limits) if data is None else data
             bundle = self._opening.parse(read, path)
-            if bundle.sha256 == self._current.bundle.sha256:
+            if bundle.sha256 == current.sha256:
                 return
             self._say("testing", bundle)
-            _same_use(bundle, self._current.bundle)
+            _same_use(bundle, current)
             session = _test(bundle, self._delegate, self._strict)
         except UserError as error:
             self._say("refused", bundle, str(error))
             return
         with self._lock:
-            self._next = _Tested(session, data)
+            self._next = _Tested(session, read, arrived=data is not None)
             self._say("ready", bundle)
 
-    def _keep(self, bundle: Bundle, data: bytes | None) -> None:
-        """Write a bundle that came as bytes to its place, and remember its version: an older one is refused now."""
-        reason = None
+    def _keep(self, tested: _Tested) -> None:
+        """Put a bundle where it is found after a restart, and remember its version: an older one is refused now."""
+        bundle, reason = tested.session.bundle, None
         try:
-            if data is not None:
-                replace_file(self._path, data)
+            if tested.arrived:
+                replace_file(self._path, tested.data)
+            if self._spare is not None:
+                replace_file(self._spare, tested.data)
             self._opening.accept(bundle)
         except OSError as error:
-            reason = f"{self._path}: cannot be written: {error.strerror}; it runs until the program ends"
+            where = error.filename or self._path
+            reason = f"{where}: cannot be written: {error.strerror}; the bundle runs until the program ends"
         except UserError as error:
             reason = str(error)
         self._say("kept", bundle, reason)

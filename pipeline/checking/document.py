@@ -45,6 +45,7 @@ def document(check: Check, gates_missed: tuple[str, ...] = ()) -> dict[str, Any]
             "macs": check.macs, "macs_on_npu": check.macs_on_npu, "nodes": len(check.nodes),
             "nodes_on_npu": check.nodes_on_npu, "crossing_bytes": total.crossing_bytes, "bytes": dict(total.bytes),
             "provenance": str(total.provenance), "missing": list(total.missing),
+            "energy_missing": list(total.energy_missing), "known_energy_mj": _number(total.known_energy_mj),
         },
         "notes": list(check.notes),
         "gates_missed": list(gates_missed),

@@ -39,7 +39,10 @@ def _totals(check: Check) -> Iterator[str]:
     if total.ms is not None:
         crossings = f"crossings {plain(total.crossing_ms)}, launches {plain(total.launch_ms)}"
         yield f"{'':<29}  NPU {plain(total.npu_ms)}, CPU {plain(total.cpu_ms)}, {crossings}"
-    rated = "rated power times time" if total.energy_mj is not None else "no power figure is public"
+    rated = "rated power times time"
+    if total.energy_missing:
+        without = f"{' and '.join(total.energy_missing)} not known"
+        rated = without if total.known_energy_mj is None else f"{without}; {plain(total.known_energy_mj)} mJ without"
     yield f"{'energy':<17}{_unit(total.energy_mj, 'mJ'):>12}  {rated}"
     on_npu = f"{check.nodes_on_npu} of {plural(len(check.nodes), 'operator')}"
     yield f"{'MACs on the NPU':<17}{percent(check.coverage):>12}  {on_npu}; {count(check.macs)} MACs"

@@ -28,7 +28,7 @@ Place = Annotated[
     list[str] | None,
     typer.Option("--place", metavar="NAME=npu|cpu", help="Demand a device, by an operator's name or pattern."),
 ]
-Targets = Annotated[Path, typer.Option("--targets", metavar="FOLDER", help="Targets of your own.")]
+Targets = Annotated[Path, typer.Option("--targets-folder", metavar="FOLDER", help="Targets of your own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the check as JSON; all else goes to standard error.")]
 
 

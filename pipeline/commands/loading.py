@@ -53,7 +53,7 @@ def host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
     from pipeline.targets import library  # noqa: PLC0415
 
     name = loaded.config.partition.host or library.load(profile).host
-    return None if name is None else hosts.find(name, hosts.folder())
+    return None if name is None else hosts.resolve(name, loaded.path.parent / "hosts")
 
 
 def tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:

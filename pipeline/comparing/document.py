@@ -45,7 +45,7 @@ def _row(row: Row) -> dict[str, Any]:
             "npu": time.npu_ms, "cpu": time.cpu_ms, "crossings": time.crossing_ms, "launches": time.launch_ms,
         },
         "cpu_ms": row.cpu_ms, "speedup": row.speedup, "worth": None if row.worth is None else str(row.worth),
-        "fps": row.fps, "energy_mj": row.energy_mj,
+        "fps": row.fps, "energy_mj": row.energy_mj, "known_energy_mj": row.known_energy_mj,
         "energy_missing": list(row.energy_missing), "fps_per_watt": row.fps_per_watt,
         "price_usd": None if price is None else price.usd, "price_source": None if price is None else price.source,
         "fps_per_dollar": row.fps_per_dollar,

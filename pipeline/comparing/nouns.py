@@ -87,9 +87,9 @@ class Row:
         cpu_ms: of everything on the host.
         worth: whether the device beats its host, ``None`` in a host's own row; not known without a time or a host,
             and where it seems not to but may have operators that are not public.
-        energy_mj: of one inference, see ``pipeline.cost.model.Totals``.
-        energy_missing: names of the powers that are not known though the placement uses them: the energy is that of
-            the others.
+        energy_mj: of everything that works, as ``pipeline.cost.model.Totals``; ``None`` when one's power is not known.
+        known_energy_mj: of those whose power is known.
+        energy_missing: names of the powers that are not known though the placement uses them.
         price: of the device.
         accuracy: of int8 under the target's scheme and contract.
         missing: names of figures that are not public and would have counted: the time is a lower bound as to them.
@@ -112,6 +112,7 @@ class Row:
     cpu_ms: float | None
     worth: Worth | None
     energy_mj: float | None
+    known_energy_mj: float | None
     energy_missing: tuple[str, ...]
     price: Price | None
     accuracy: Accuracy | None
@@ -130,7 +131,7 @@ class Row:
 
     @property
     def fps_per_watt(self) -> float | None:
-        """Inferences per joule, of the energy that is known."""
+        """Inferences per joule."""
         return 1e3 / self.energy_mj if self.energy_mj else None
 
     @property

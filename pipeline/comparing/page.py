@@ -81,7 +81,6 @@ def _tiles(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _best(rows: list[Row], attribute: str) -> Row | None:
-    """The NPU with the most of ``attribute``, of those whose energy is known in full where that counts."""
-    whole = [row for row in rows if attribute != "fps_per_watt" or not row.energy_missing]
-    known = [row for row in whole if row.kind is Kind.NPU and getattr(row, attribute) is not None]
+    """The NPU with the most of ``attribute``."""
+    known = [row for row in rows if row.kind is Kind.NPU and getattr(row, attribute) is not None]
     return max(known, key=lambda row: float(getattr(row, attribute)), default=None)

@@ -59,7 +59,7 @@ def _legend(comparison: Comparison) -> Iterator[str]:
     timed = [row for row in comparison.rows if row.time is not None]
     for said, lacking in (
         ("Not public, so not in the times", {row.name: row.missing for row in timed}),
-        ("Not public, so not in the mJ", {r.name: r.energy_missing for r in timed if r.energy_mj is not None}),
+        ("Not public, so not in the mJ", {r.name: r.energy_missing for r in timed if r.known_energy_mj}),
     ):
         for figures in dict.fromkeys(filter(None, lacking.values())):
             yield f"{said} ({', '.join(figures)}): {', '.join(n for n, own in lacking.items() if own == figures)}"

@@ -40,13 +40,17 @@ def known(number: float | None) -> str:
 
 
 def energy(row: Row) -> str:
-    """Millijoules; ``>`` where a power is missing that would add to them."""
-    return f"{'>' * bool(row.energy_missing and row.energy_mj is not None)}{known(row.energy_mj)}"
+    """Millijoules; more than those that are known, where a power is missing."""
+    if row.energy_mj is None and row.known_energy_mj:
+        return f">{known(row.known_energy_mj)}"
+    return known(row.energy_mj)
 
 
 def per_watt(row: Row) -> str:
-    """Inferences per second and watt; ``<`` where a power is missing that would lower them."""
-    return f"{'<' * bool(row.energy_missing and row.energy_mj is not None)}{known(row.fps_per_watt)}"
+    """Inferences per joule; less than those of the energy that is known, where a power is missing."""
+    if row.energy_mj is None and row.known_energy_mj:
+        return f"<{known(1e3 / row.known_energy_mj)}"
+    return known(row.fps_per_watt)
 
 
 def partitions(row: Row) -> str:

@@ -19,10 +19,12 @@ from runtime.bundle import (
     Manifest,
     PartitionEntry,
     Signer,
+    Zone,
     open_bundle,
     pack_arrays,
     write_bundle,
 )
+from runtime.npu.schedule import Estimates
 from runtime.session import Session
 
 
@@ -37,6 +39,7 @@ class Use:
         decoder: how the outputs become boxes.
         lines: over which tracked objects are counted.
         provenance: where it comes from.
+        zones: in which tracked objects are counted and timed.
         version: counted up by whoever publishes.
         signer: signs the bundle; nobody does when ``None``.
     """
@@ -47,6 +50,7 @@ class Use:
     decoder: BoxDecoder
     lines: tuple[Line, ...]
     provenance: Mapping[str, str]
+    zones: tuple[Zone, ...] = ()
     version: int = 0
     signer: Signer | None = None
 
@@ -59,6 +63,7 @@ def bundle(
     models: Sequence[bytes],
     target: Target,
     golden: Sequence[NDArray[np.uint8]] = (),
+    estimates: Sequence[Estimates | None] = (),
 ) -> None:
     """Compile the NPU's partitions and write the bundle to ``path``.
 
@@ -71,6 +76,7 @@ def bundle(
         target: the NPU.
         golden: images of the network's size, uint8 [H, W, 3]; what every partition makes of them, by the plain kernels,
             goes into the bundle as its golden vectors.
+        estimates: what the cost model says of each partition; goes into its program.
 
     Raises:
         ModelError: an operator cannot be compiled.
@@ -78,7 +84,7 @@ def bundle(
             be written.
     """
     entries, payloads = [], {}
-    compiled = programs(graph, partitions, target)
+    compiled = programs(graph, partitions, target, estimates)
     for index, (partition, piece, program) in enumerate(zip(partitions, models, compiled, strict=True)):
         entry = _entry(index, partition, program is not None)
         payloads[entry.model] = piece
@@ -124,6 +130,7 @@ def _manifest(
         preprocess=use.preprocess,
         decoder=use.decoder,
         lines=use.lines,
+        zones=use.zones,
         provenance=use.provenance,
     )
 

@@ -18,7 +18,11 @@ from runtime.__main__ import main
 sys.exit(main())
 """
 
-EXTRAS = {"video": ("av", "pillow", "supervision", "trackers"), "signing": ("cryptography",)}
+EXTRAS = {
+    "video": ("av", "pillow", "supervision", "trackers"),
+    "signing": ("cryptography",),
+    "mqtt": ("paho-mqtt",),
+}
 """Distributions of the runtime's extras, each with a requirements file of its own."""
 
 
@@ -28,7 +32,7 @@ def build_pyz(path: Path) -> None:
     ``python npu-run.pyz`` is then ``npu-run``; it needs numpy and onnxruntime.
     """
     root = Path(runtime.__file__).parent
-    sources = [*root.rglob("*.py"), root / "py.typed"]
+    sources = [*root.rglob("*.py"), *root.rglob("*.html"), root / "py.typed"]
     entries = {source.relative_to(root.parent).as_posix(): source.read_bytes() for source in sources}
     path.write_bytes(b"#!/usr/bin/env python3\n" + pack({"__main__.py": LAUNCHER, **entries}))
     path.chmod(0o755)
@@ -40,7 +44,7 @@ def requirements() -> str:
 
 
 def extra_requirements(extra: str) -> str:
-    """As ``requirements``, with an extra of the runtime: ``video`` or ``signing``."""
+    """As ``requirements``, with an extra of the runtime: ``video``, ``signing`` or ``mqtt``."""
     pinned = [f"{name}=={importlib.metadata.version(name)}\n" for name in EXTRAS[extra]]
     return "-r requirements.txt\n" + "".join(pinned)
 
@@ -49,7 +53,8 @@ def build_deploy(folder: Path, bundle_path: Path) -> None:
     """Fill ``folder`` with what a device needs.
 
     ``NAME.npub``, ``npu-run.pyz``, ``requirements.txt`` (numpy and onnxruntime), ``requirements-video.txt``,
-    ``requirements-signing.txt``, ``npu-run.service`` for systemd, ``Dockerfile``, ``README.md``.
+    ``requirements-signing.txt``, ``requirements-mqtt.txt``, ``npu-run.service`` for systemd, ``Dockerfile`` and
+    ``README.md``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / bundle_path.name).write_bytes(bundle_path.read_bytes())

@@ -13,6 +13,7 @@ _SERVICE = """\
 #   mkdir /etc/npu-run/keys    (and copy your NAME.pub there)
 #   cp npu-run.service /etc/systemd/system/ && systemctl enable --now npu-run
 # Another source or other options: systemctl edit npu-run, with [Service], Environment=SOURCE=... and OPTIONS=...
+# (as OPTIONS=--serve 127.0.0.1:8080 --sink mqtt://broker/shop; others see the page with NPU_RUN_TOKEN set too)
 
 [Unit]
 Description=Detection on $bundle
@@ -23,7 +24,7 @@ Wants=network-online.target
 Environment=SOURCE=0
 Environment=OPTIONS=
 ExecStart=/opt/npu-run/env/bin/python /opt/npu-run/npu-run.pyz /opt/npu-run/$bundle --source $${SOURCE} \\
-    --trust /etc/npu-run/keys $$OPTIONS
+    --trust /etc/npu-run/keys --state /var/lib/npu-run --watch $$OPTIONS
 WorkingDirectory=/var/lib/npu-run
 StateDirectory=npu-run
 DynamicUser=yes
@@ -79,6 +80,7 @@ env/bin/python npu-run.pyz selftest $bundle
 | `requirements.txt` | numpy and onnxruntime, enough for `info`, `selftest` and `.npy` frames |
 | `requirements-video.txt` | also images, video, cameras, tracking and counting |
 | `requirements-signing.txt` | also `--trust KEYS`, which refuses bundles that are not yours |
+| `requirements-mqtt.txt` | also `--sink mqtt://HOST/PREFIX` |
 | `npu-run.service` | runs it for good under systemd; how to install it stands in its first lines |
 | `Dockerfile` | an image of it: `docker build -t npu-run .` |
 """

@@ -61,10 +61,11 @@ class Totals:
         relative_energy: in arbitrary units, comparable between placements and devices.
         energy_mj: rated power times time, of the NPU while it computes, is started and exchanges tensors, and of the
             host while it computes; of the module where that is rated as a whole; fitted where it was measured. ``None``
-            when no power is known of what the placement uses.
+            when the power of something that the placement uses is not known.
+        known_energy_mj: as ``energy_mj``, of those whose power is known.
         provenance: ``a priori``, ``fitted`` or ``held out``.
         missing: figures that are not public; the time is a lower bound as far as they count.
-        energy_missing: whose power is not known though the placement uses it; the energy is that of the others.
+        energy_missing: whose power is not known though the placement uses it.
     """
 
     ms: float | None
@@ -81,6 +82,7 @@ class Totals:
     provenance: Provenance
     missing: tuple[str, ...]
     energy_missing: tuple[str, ...] = ()
+    known_energy_mj: float | None = None
 
 
 class CostModel:
@@ -165,8 +167,9 @@ class CostModel:
         return Totals(
             (npu_ms or 0.0) + (cpu_ms or 0.0) + crossing_ms + launch_ms if known else None,
             low, high, npu_ms, cpu_ms, crossing_ms, launch_ms, _bytes([c for _, c in chosen]),
-            sum(c.bytes for c in crossed), relative, spent,
+            sum(c.bytes for c in crossed), relative, None if without else spent,
             Provenance.A_PRIORI if self.fit is None or not partitions else Provenance.HELD_OUT, tuple(missing), without,
+            spent,
         )  # fmt: skip
 
     def _measured(self, cost: LayerCost) -> LayerCost:

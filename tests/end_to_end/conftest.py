@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import keys
+
 KILLER = """
 import importlib, os, signal, sys
 stage = importlib.import_module(f"pipeline.stages.{sys.argv[1]}")
@@ -55,8 +57,9 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def settings(tiny_video):
-    """What the tiny configuration says."""
+def settings(tiny_video, tmp_path_factory):
+    """What the tiny configuration says; its bundle is signed."""
+    key = keys.new("ci", tmp_path_factory.mktemp("keys")).private
     return {
         "name": "tiny",
         "target": "coral-edgetpu-usb3",
@@ -72,7 +75,12 @@ def settings(tiny_video):
         "quantize": {"calibration_images": 4, "error_images": 1},
         "coverage": {"min_macs_on_npu": 0.9},
         "partition": {"objective": "coverage"},
-        "package": {"score_threshold": 0.01, "lines": [{"name": "door", "start": [64, 0], "end": [64, 96]}]},
+        "package": {
+            "score_threshold": 0.01,
+            "lines": [{"name": "door", "start": [64, 0], "end": [64, 96]}],
+            "version": 3,
+            "sign": str(key),
+        },
         "tracking": {"uri": "sqlite:///mlflow.db"},
     }
 

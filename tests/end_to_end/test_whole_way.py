@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from run_files import contents
@@ -56,6 +57,19 @@ def test_the_deploy_folder_replays_the_golden_vectors(finished):
     words = [sys.executable, "npu-run.pyz", "selftest", "tiny.npub", "--json"]
     done = subprocess.run(words, cwd=deploy, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["differing"] == 0
+
+
+def test_the_deployed_bundle_is_signed(finished, settings):
+    deploy = finished.run() / "package" / "deploy"
+    public = Path(settings["package"]["sign"]).with_suffix(".pub")
+    words = [sys.executable, "npu-run.pyz", "info", "tiny.npub", "--json", "--trust", public]
+    done = subprocess.run(words, cwd=deploy, capture_output=True, text=True, check=True)
+    facts = json.loads(done.stdout)
+    assert (facts["version"], facts["signature"]["state"], facts["signature"]["trusted"]["name"]) == (
+        3,
+        "trusted",
+        "ci",
+    )
 
 
 def test_events_have_one_object_per_frame(finished, tiny_video):

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import config
 from pipeline.configfile import load, missing_files, narrow, schema
 from pipeline.errors import ConfigError
+from runtime import manifest
 
 ROOT = Path(__file__).parents[2]
 VALID = """\
@@ -177,6 +179,15 @@ def test_wrong_values_are_named(tmp_path, old, new, said):
             "package.lines=[{name: a, start: [0, 2], end: [1, 2]}, {name: a, start: [0, 3], end: [1, 3]}]",
             "package.lines name a twice",
         ),
+        (
+            "package.zones=[{name: a, points: [[0, 0], [1, 0]]}]",
+            "package.zones[0].points has 2 corners; a zone has 3 to 100",
+        ),
+        ("package.zones=[{name: a, points: [[0, 0], [1, 0], [0, 0]]}]", "package.zones[0].points has a corner twice"),
+        (
+            "package.zones=[{name: a, points: [[0, 0], [1, 0], [1, 1]]}, {name: a, points: [[0, 0], [2, 0], [1, 1]]}]",
+            "package.zones name a twice",
+        ),
     ],
 )
 def test_values_that_would_fail_much_later_are_refused_at_once(tmp_path, override, said):
@@ -314,3 +325,7 @@ def test_settings_hold_every_default(tmp_path):
     assert settings["train.augment.flip"] == 0.5
     assert settings["package.lines"] == []
     assert yaml.safe_load(json.dumps(dict(settings)))["quantize.calibration_images"] == 64
+
+
+def test_the_device_takes_as_many_corners_as_a_configuration():
+    assert config.MOST_CORNERS == manifest.MOST_CORNERS

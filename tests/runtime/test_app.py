@@ -11,12 +11,15 @@ import tiny
 from PIL import Image
 from test_sources import write_video
 
-from runtime import app, outputs
+from runtime import outputs
+from runtime.adapters.detection import Detections
 from runtime.app import play
 from runtime.bundle import open_bundle
 from runtime.errors import SourceError, UserError
+from runtime.outputs import EventLog, FrameResult
 from runtime.session import Session
-from runtime.sources import Source
+from runtime.sources import Frame, Source
+from runtime.streams import opening
 
 
 @pytest.fixture
@@ -232,9 +235,9 @@ def test_an_output_that_leads_nowhere(tmp_path, tiny_bundle, frames):
 
 def test_a_source_without_a_frame(tmp_path, tiny_bundle, monkeypatch):
     empty = Source("empty", Fraction(1), (frame for frame in ()))
-    monkeypatch.setattr(app, "open_source", lambda text: empty)
-    with pytest.raises(SourceError, match="empty: has no frame"):
-        play(open_bundle(tiny_bundle), "empty", events=tmp_path / "e.jsonl")
+    monkeypatch.setattr(opening, "open_source", lambda text: empty)
+    with pytest.raises(SourceError, match="has no frame"):
+        play(open_bundle(tiny_bundle), str(tmp_path), events=tmp_path / "e.jsonl")
     assert not (tmp_path / "e.jsonl").exists()
 
 
@@ -244,3 +247,34 @@ def test_a_video_file_needs_pyav(tmp_path, monkeypatch):
         SourceError, match=r"the package av is needed .* \(pip install av pillow supervision trackers\)"
     ):
         outputs.VideoFile(tmp_path / "out.mp4", Fraction(10), (96, 64))
+
+
+def test_images_have_nothing_to_do_with_each_other(tmp_path, tiny_bundle):
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(tiny.frames(1)[0]).save(tmp_path / name)
+    bundle = open_bundle(tiny_bundle)
+    summary = play(bundle, str(tmp_path), events=tmp_path / "e.jsonl", annotate=tmp_path / "out.mp4")
+    events = events_of(tmp_path / "e.jsonl")
+    assert (summary.kind, summary.tracks, summary.counts, summary.zones) == ("images", None, {}, {})
+    assert {detection["track"] for event in events for detection in event["detections"]} == {None}
+    assert [event["counts"] for event in events] == [{}] * 3
+    assert len(video_of(tmp_path / "out.mp4")[2]) == 3
+
+
+def test_a_patient_log_leaves_out_lines_while_the_disk_is_full(tmp_path):
+    import resource  # noqa: PLC0415 (POSIX)
+
+    found = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    results = [FrameResult(n, Frame(tiny.frames(1)[0], float(n)), found, None, {}) for n in range(5)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with EventLog(tmp_path / "e.jsonl", ("person",), patient=True) as log:
+        log.write(results[0])
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "e.jsonl").stat().st_size + 20, before[1]))
+        try:
+            log.write(results[1])
+            log.write(results[2])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        log.write(results[3])
+        assert log.lost == 2
+    assert [event["frame"] for event in events_of(tmp_path / "e.jsonl")] == [0, 3]

@@ -19,7 +19,7 @@ from runtime import archive, bundle, strict_json
 from runtime.bundle import GoldenEntry, open_bundle, write_bundle
 from runtime.errors import BundleError, LimitError
 from runtime.limits import Limits
-from runtime.manifest import FileEntry, Line, Manifest
+from runtime.manifest import FileEntry, Line, Manifest, Zone
 from runtime.tensors import TensorSpec
 
 
@@ -338,6 +338,10 @@ def spec(**changes):
     return lambda m: {"tensors": (replace(m.tensors[0], **changes), *m.tensors[1:])}
 
 
+def zone(*points):
+    return Zone("z", tuple((float(x), float(y)) for x, y in points))
+
+
 def part(**changes):
     return lambda m: {"partitions": (replace(m.partitions[0], **changes),)}
 
@@ -350,6 +354,10 @@ def part(**changes):
         (lambda m: {"target": ""}, "target is empty"),
         (lambda m: {"version": -1}, "version is -1; it must be at least 0"),
         (lambda m: {"lines": (*m.lines, *m.lines)}, "lines names door twice"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0), (0, 1)),) * 2}, "zones names z twice"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0)),)}, "zone z has 2 corners; it needs 3 to 100, each another point"),
+        (lambda m: {"zones": (zone((0, 0), (1, 0), (0, 1), (1, 0)),)}, "zone z has 4 corners"),
+        (lambda m: {"zones": (zone(*((n, n * n) for n in range(101))),)}, "zone z has 101 corners"),
         (
             lambda m: {"lines": (Line("l", (1.0, 2.0), (1.0, 2.0)),)},
             "line l goes from .* it needs two different points",

@@ -140,8 +140,8 @@ def test_giant_shapes_wherever_they_are(place):
         screen(shaped([-5])[place], "m")
 
 
-def test_sizes_that_are_not_packed_count_too():
-    tensor = b"".join(b"\x08" + bytes([size]) for size in (100, 100, 100))
+@pytest.mark.parametrize("tensor", [b"\x08\x64\x08\x64\x08\x64", b"\x0a\x03\x64\x64\x64"], ids=["one by one", "packed"])
+def test_sizes_count_however_they_are_written(tensor):
     model = b"\x3a" + bytes([len(tensor) + 2]) + b"\x2a" + bytes([len(tensor)]) + tensor
     screen(model, "m")
     with pytest.raises(LimitError, match=r"shape \[100, 100, 100\]"):

@@ -249,3 +249,81 @@ def test_without_the_extra(tmp_path, monkeypatch, name, package):
         SourceError, match=r"is needed and is not installed \(pip install av pillow supervision trackers\)"
     ):
         open_source(str(tmp_path / name))
+
+
+def test_images_stand_as_the_camera_was_held(tmp_path):
+    picture = Image.fromarray(tiny.frames(1)[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned to the left
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    picture.save(tmp_path / "b.jpg", quality=95)
+    frames, error = drain(open_source(str(tmp_path)))
+    assert error is None
+    assert [frame.pixels.shape for frame in frames] == [(96, 64, 3), (64, 96, 3)]
+    assert np.abs(frames[0].pixels.astype(int) - np.rot90(frames[1].pixels, -1)).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "live"),
+    [
+        ("rtsp://host/1", True),
+        ("http://host/a.mjpg", True),
+        ("0", True),
+        ("/dev/video3", True),
+        ("a.mp4", False),
+        ("file:///a", False),
+    ],
+)
+def test_what_is_live(text, live):
+    assert sources.is_live(text) is live
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("rtsp://me:p%40ss@10.0.0.1:554/a?token=x", "rtsp://10.0.0.1:554/a"),
+        ("rtsps://host/a", "rtsps://host/a"),
+        ("rtsp://me@[::1]:554/a", "rtsp://[::1]:554/a"),
+        ("me@home.mp4", "me@home.mp4"),
+    ],
+)
+def test_names_show_no_secrets(text, name):
+    assert sources.public_name(text) == name
+
+
+def test_a_stream_that_is_not_there():
+    with pytest.raises(SourceError, match=r"^rtsp://127\.0\.0\.1:9/x: cannot be .* \(Connection refused\)$"):
+        open_source("rtsp://me:secret@127.0.0.1:9/x")
+
+
+def test_a_stream_never_leads_to_a_local_file(tmp_path, video):
+    """A playlist from the network that names a file of this machine."""
+    import http.server  # noqa: PLC0415
+    import threading  # noqa: PLC0415
+
+    (tmp_path / "list.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{video}\n#EXT-X-ENDLIST\n"
+    )
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with pytest.raises(SourceError):
+                drain_all(open_source(f"http://127.0.0.1:{server.server_port}/list.m3u8"))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def drain_all(source):
+    frames, error = drain(source)
+    if error is not None or not frames:
+        raise error or SourceError("nothing came")

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_a_new_bundle_takes_over_between_frames(tmp_path, started):
     before = swap.session()
     swap.offer(new(tmp_path / "2.npub"))
     assert swap.wait(20).state == "ready"
-    assert [outcome.state for outcome in said] == ["testing", "ready"]
+    assert [outcome.state for outcome in said] == ["kept", "testing", "ready"]
     after = swap.session()
     assert (before.manifest.version, after.manifest.version) == (1, 2)
     assert before.detect(tiny.frames(1)[0]).boxes.shape == after.detect(tiny.frames(1)[0]).boxes.shape
@@ -138,7 +139,10 @@ def test_bytes_that_cannot_be_written_still_run(tmp_path, started, monkeypatch):
         swap.session()
     outcome = swap.wait(20)
     assert outcome.state == "kept"
-    assert "live.npub: cannot be written: No space left on device; it runs until the program ends" in outcome.reason
+    assert (
+        "live.npub: cannot be written: No space left on device; the bundle runs until the program ends"
+        in outcome.reason
+    )
     assert swap.session().manifest.version == 2
 
 
@@ -212,9 +216,9 @@ def test_too_many_and_after_the_end(tmp_path, started, monkeypatch):
     new(tmp_path / "live.npub")
     time.sleep(0.2)
     held.set()
-    swap.wait(20)
-    time.sleep(0.2)
-    assert swap._tasks.unfinished_tasks == 0
+    deadline = time.monotonic() + 20
+    while watcher._seen != watcher._look() and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert watcher._seen == watcher._look()
     watcher.close()
     swap.close()
@@ -235,3 +239,39 @@ def test_a_bundle_that_cannot_start(tmp_path):
     assert isinstance(swap.session(), Session)
     assert np.isfinite(swap.session().detect(tiny.frames(1)[0]).scores).all()
     swap.close()
+
+
+def test_a_device_whose_new_bundle_is_bad_comes_up_with_the_last_good_one(tmp_path, started):
+    spare = tmp_path / "state" / "spare.npub"
+    swap = started(spare=spare)
+    good = (tmp_path / "live.npub").read_bytes()
+    assert spare.read_bytes() == good
+    wrong_golden(tmp_path / "live.npub")
+    swap.offer(tmp_path / "live.npub")
+    assert swap.wait(20).state == "refused"
+    said = []
+    again = started(spare=spare, tell=said.append)
+    assert again.session().manifest.version == 1
+    assert [outcome.state for outcome in said] == ["refused", "kept"]
+    assert "fails its self-test" in said[0].reason
+    new(tmp_path / "2.npub")
+    again.offer_bytes((tmp_path / "2.npub").read_bytes())
+    again.wait(20)
+    for _ in range(TRIAL_FRAMES + 1):
+        again.session()
+    again.wait(20)
+    assert spare.read_bytes() == (tmp_path / "live.npub").read_bytes() == (tmp_path / "2.npub").read_bytes()
+
+
+def test_when_the_spare_one_is_bad_too(tmp_path):
+    wrong_golden(tmp_path / "live.npub")
+    (tmp_path / "spare.npub").write_bytes(b"rubbish")
+    with pytest.raises(BundleError, match=r"spare\.npub: is not a bundle"):
+        Swap(tmp_path / "live.npub", Opening(), spare=tmp_path / "spare.npub")
+    signed(tmp_path / "1.npub", 1)
+    (tmp_path / "ci.pub").write_text(pem(private(1)))
+    nowhere = Opening(read_trust(tmp_path / "ci.pub"), Path("/proc/state"))
+    with pytest.raises(UserError, match=r"/proc/state/.*json: cannot be written"):
+        Swap(tmp_path / "1.npub", nowhere)
+    with pytest.raises(BundleError, match=r"live\.npub: fails its self-test"):
+        Swap(tmp_path / "live.npub", Opening(), spare=tmp_path / "none.npub")

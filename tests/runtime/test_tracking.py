@@ -18,7 +18,7 @@ def people(*corners, scores=None):
 
 
 def walk(tracker, steps):
-    return [tracker.update(people(*step)).tolist() for step in steps]
+    return [tracker.update(people(*step), n / 10).tracks.tolist() for n, step in enumerate(steps)]
 
 
 def test_two_people_keep_their_tracks_in_any_order():
@@ -59,7 +59,7 @@ def test_nobody_is_nobody():
 def test_a_weak_box_continues_a_track_but_begins_none():
     tracker = PeopleTracker((), Fraction(10))
     walk(tracker, [[(100, 10)]] * 3)
-    tracks = tracker.update(people((100, 10), (300, 10), scores=[0.35, 0.35])).tolist()
+    tracks = tracker.update(people((100, 10), (300, 10), scores=[0.35, 0.35]), 0.3).tracks.tolist()
     assert tracks[0] >= 0
     assert tracks[1] == -1
     assert tracker.counts() == {}

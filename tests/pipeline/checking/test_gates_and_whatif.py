@@ -27,7 +27,7 @@ def quiet(_):
 
 @pytest.fixture
 def report():
-    return judge("coral-edgetpu-pcie", host(conv_macs_per_second=1e8))(swish_net())
+    return judge("jetson-xavier-nx-dla", host(conv_macs_per_second=1e8))(swish_net())
 
 
 def test_a_gate_that_is_kept_says_nothing(report):

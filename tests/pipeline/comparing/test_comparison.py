@@ -90,14 +90,18 @@ def test_ratios_follow_from_power_and_price():
     found = row(quick, "coral-edgetpu-pcie")
     assert found.npu_partitions == 1
     assert found.fps == pytest.approx(1000 / found.ms)
-    assert found.fps_per_watt == pytest.approx(1000 / found.energy_mj)
     assert found.fps_per_dollar == pytest.approx(found.fps / 99.99)  # the Coral SoM's street price of 2020
     used = found.time.npu_ms + found.time.crossing_ms + found.time.launch_ms
-    assert found.energy_mj == pytest.approx(2 * used)  # 2 W: coral.ai/docs/edgetpu/benchmarks; the host's is not known
-    assert found.energy_missing == ("host power_w",)
+    assert found.known_energy_mj == pytest.approx(2 * used)  # 2 W: coral.ai/docs/edgetpu/benchmarks
+    assert (found.energy_mj, found.fps_per_watt, found.energy_missing) == (None, None, ("host power_w",))
     told = terminal.text(quick)
-    assert f" >{found.energy_mj:.3g} " in told
+    assert f" >{found.known_energy_mj:.3g} " in told
     assert "Not public, so not in the mJ (host power_w): coral-edgetpu-pcie" in told
+    module = row(
+        rows.compare(SUBJECT, [Candidate(target("jetson-xavier-nx-dla"), slow_host())]), "jetson-xavier-nx-dla"
+    )
+    assert module.energy_mj == pytest.approx(10 * module.ms)  # 10 W, the module as a whole
+    assert module.fps_per_watt == pytest.approx(module.fps / 10)
     assert found.worth is Worth.YES
     assert found.speedup == pytest.approx(row(quick, "slow").ms / found.ms)
 

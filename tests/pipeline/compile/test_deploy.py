@@ -22,7 +22,8 @@ def test_the_pyz_holds_the_whole_runtime_and_nothing_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "npu-run.pyz") as file:
         names = set(file.namelist())
         assert file.testzip() is None
-    expected = {path.relative_to(root.parent).as_posix() for path in root.rglob("*.py")}
+    sources = [*root.rglob("*.py"), *root.rglob("*.html")]
+    expected = {path.relative_to(root.parent).as_posix() for path in sources}
     assert names == {"__main__.py", "runtime/py.typed"} | expected
     assert (tmp_path / "npu-run.pyz").read_bytes().startswith(b"#!/usr/bin/env python3\n")
     assert os.access(tmp_path / "npu-run.pyz", os.X_OK)
@@ -56,6 +57,7 @@ def test_the_deploy_folder(tmp_path):
         "cctv.npub",
         "npu-run.pyz",
         "npu-run.service",
+        "requirements-mqtt.txt",
         "requirements-signing.txt",
         "requirements-video.txt",
         "requirements.txt",
@@ -66,6 +68,7 @@ def test_the_deploy_folder(tmp_path):
     for extra, first, names in (
         ("video", "av", ["av", "pillow", "supervision", "trackers"]),
         ("signing", "cryptography", ["cryptography"]),
+        ("mqtt", "paho-mqtt", ["paho-mqtt"]),
     ):
         lines = (tmp_path / "deploy" / f"requirements-{extra}.txt").read_text().splitlines()
         assert lines[0] == "-r requirements.txt"

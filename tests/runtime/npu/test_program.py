@@ -68,7 +68,7 @@ def test_attribute_order_does_not_change_the_bytes():
     [
         (b"", "wrong magic"),
         (b"ONNX" + bytes(40), "wrong magic"),
-        (b"NPUP" + struct.pack("<II", VERSION + 1, 0), r"format version 2, newer than 1 \(update the runtime\)"),
+        (b"NPUP" + struct.pack("<II", VERSION + 1, 0), r"format version 3, newer than 2 \(update the runtime\)"),
         (b"NPUP" + struct.pack("<II", 0, 0), "unknown format version 0"),
         (b"NPUP" + struct.pack("<II", VERSION, MAX_HEADER_BYTES + 1), "the header claims 16777217 bytes"),
         (b"NPUP" + struct.pack("<II", VERSION, 100), r"ends inside the header \(12 of 112 bytes\)"),
@@ -105,6 +105,10 @@ HEADER_CHANGES = {
     "constant too large": (
         lambda h: first(h)["constants"]["bias"].update(shape=[1 << 40, 1 << 40]),
         "constant bias: shape .* has more than 67108864 elements",
+    ),
+    "constant of many dimensions": (  # found by make fuzz: numpy has 64 at most, and raised ValueError
+        lambda h: first(h)["constants"]["bias"].update(shape=[1] * 200 + [8]),
+        "constant bias: has 201 dimensions, more than 8",
     ),
     "offset past the end": (
         lambda h: first(h)["constants"]["bias"].update(offset=1 << 20),
