@@ -29,7 +29,8 @@ lint: $(READY) ## check style, types and the direction of imports
 drill: $(READY) ## cut streams, restart the broker, fill the disk, kill: what is lost, how soon it recovers
 	$(BIN)/python -m pytest -q -m drill tests/drill
 
-fuzz: $(READY) ## change bundles FUZZ_RUNS (100000) times, guided by coverage; the reader must only refuse
+fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100000) times, guided by coverage
+	$(BIN)/python -m pytest -q tests/runtime/npu/test_fuzz.py --fuzz 20000
 	$(BIN)/python tests/fuzz/seeds.py .cache/fuzz/seeds
 	mkdir -p .cache/fuzz/corpus
 	$(BIN)/python tests/fuzz/fuzz_bundle.py .cache/fuzz/corpus .cache/fuzz/seeds -runs=$(FUZZ_RUNS) \

@@ -15,11 +15,11 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import calibrate_host, check, contracts
+from pipeline.commands import calibrate_host, check, compare, contracts, loading, quantize
+from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
-from pipeline.run import STAGES, OpenTracker, Options, Tracker, plan, run
+from pipeline.run import STAGES, Options, plan, run
 from pipeline.summary import RunSummary
-from pipeline.workspace import Progress
 
 THREADS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 """Unless the user sets them, before torch and numpy are imported: threads that wait for each other spinning make
@@ -27,10 +27,6 @@ training and resizing about ten times slower where other work shares the process
 
 NAMES = tuple(stage.name for stage in STAGES)
 EVERY = "all"
-
-
-class Interrupted(Exception):  # noqa: N818 (an answer to Ctrl-C, not an error)
-    """The user stopped the command; ``KeyboardInterrupt`` itself would become exit code 1 on its way out of typer."""
 
 
 def _stage(name: str) -> str:
@@ -44,11 +40,6 @@ def _stage_or_all(name: str) -> str:
 
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The use case, as configs/cctv.yaml.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as train.epochs=3; repeatable."),
-]
-Runs = Annotated[Path, typer.Option("--runs", metavar="FOLDER", help="Where runs keep their files.")]
 First = Annotated[
     str | None, typer.Option("--from", metavar="STAGE", parser=_stage, help="Run this stage and all after it again.")
 ]
@@ -77,6 +68,8 @@ keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, ric
 app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
+app.command("compare")(compare.compare_command)
+app.command("quantize")(quantize.quantize_command)
 app.command("contracts")(contracts.contracts_command)
 app.command("calibrate-host")(calibrate_host.calibrate_host_command)
 
@@ -96,11 +89,11 @@ def run_command(
     """Run every stage that is stale, and say why it is."""
     if first and last and NAMES.index(first) > NAMES.index(last):
         raise typer.BadParameter(f"--from {first} comes after --to {last}")
-    loaded = _load(config, overrides)
+    loaded = loading.load(config, overrides)
     options = Options(
         runs=runs,
-        profile=(profile := _profile(loaded)),
-        host=_host(loaded, profile),
+        profile=(profile := loading.profile(loaded)),
+        host=loading.host(loaded, profile),
         first=first,
         last=last,
         force=NAMES if force and EVERY in force else tuple(force or ()),
@@ -111,7 +104,7 @@ def run_command(
         return
     with progress.console(sys.stderr if json else sys.stdout) as console:
         try:
-            run(loaded, options, console, track=_tracking(loaded), tell=_say_json if json else _say_report)
+            run(loaded, options, console, track=loading.tracking(loaded), tell=_say_json if json else _say_report)
         except KeyboardInterrupt:
             raise Interrupted(options.command) from None
 
@@ -167,10 +160,10 @@ def schema_command() -> None:
 @config_app.command("validate")
 def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
     """Check a configuration file, the files it names, and its target."""
-    loaded = _load(config, overrides)
+    loaded = loading.load(config, overrides)
     problems = configfile.missing_files(loaded)
     try:
-        _host(loaded, _profile(loaded))
+        loading.host(loaded, loading.profile(loaded))
     except TargetError as error:
         problems.append(str(error))
     if problems:
@@ -206,8 +199,8 @@ def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = 
     from pipeline.stages.common import MODEL  # noqa: PLC0415
     from pipeline.targets import library  # noqa: PLC0415
 
-    loaded = _load(config, overrides)
-    target = library.load(_profile(loaded))
+    loaded = loading.load(config, overrides)
+    target = library.load(loading.profile(loaded))
     with progress.console(sys.stdout) as console:
         tables = (
             bundle.bench(loaded.config, runs / loaded.config.name, console),
@@ -251,15 +244,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _load(config: Path, overrides: Sequence[str] | None) -> configfile.LoadedConfig:
-    """The configuration; modules that lie beside it can be named in it, as a model's factory."""
-    loaded = configfile.load(config, overrides or ())
-    beside = str(config.parent.absolute())
-    if beside not in sys.path:
-        sys.path.append(beside)
-    return loaded
-
-
 def _spell_out(words: Sequence[str]) -> list[str]:
     """The words of ``run`` with ``all`` after each ``--force`` that names no stage; other words as they are."""
     if "run" not in words[:1]:
@@ -270,37 +254,6 @@ def _spell_out(words: Sequence[str]) -> list[str]:
         if word == "--force" and following not in (*NAMES, EVERY):
             spelled.append(EVERY)
     return spelled
-
-
-def _profile(loaded: configfile.LoadedConfig) -> Path:
-    """The file of the target's profile; raises ``TargetError`` when there is none or it is wrong."""
-    from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
-
-    path = library.find(loaded.config.target, library.folder(loaded.path))
-    library.load(path)
-    return path
-
-
-def _host(loaded: configfile.LoadedConfig, profile: Path) -> Path | None:
-    """The file of the host's profile; raises ``TargetError`` when there is none of the name that is given."""
-    from pipeline.cost import hosts  # noqa: PLC0415 (imports onnx)
-    from pipeline.targets import library  # noqa: PLC0415
-
-    name = loaded.config.partition.host or library.load(profile).host
-    return None if name is None else hosts.resolve(name, loaded.path.parent / "hosts")
-
-
-def _tracking(loaded: configfile.LoadedConfig) -> OpenTracker | None:
-    """What opens MLflow when a stage has to run, unless tracking is off."""
-    if loaded.config.tracking == "off":
-        return None
-
-    def opened(loaded: configfile.LoadedConfig, commit: str, console: Progress) -> Tracker:
-        from pipeline import tracking  # noqa: PLC0415 (imports mlflow)
-
-        return tracking.open_tracker(loaded, commit, console)
-
-    return opened
 
 
 def _command(config: Path, overrides: Sequence[str], runs: Path) -> str:

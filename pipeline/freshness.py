@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pipeline import sources
-from pipeline.configfile import LoadedConfig, covers
+from pipeline.configfile import LoadedConfig, covers, flatten
 from pipeline.digests import Digests
 from pipeline.errors import UserError
 from pipeline.targets import inheritance
@@ -28,7 +28,7 @@ class Stage:
         name: its name, its folder's name, and the prefix of its metrics.
         module: what holds its ``run(context) -> Result``; imported only when the stage has to run.
         sections: the parts of the configuration it reads, dotted; ``target`` also stands for the target's profile,
-            and ``host`` for that of its host.
+            ``target.quantization`` and ``target.contract`` for these parts of it alone, ``host`` for that of its host.
         after: the earlier stages whose files it reads.
         libraries: the distributions whose versions may change its result.
         packs: packages of the project whose source files it copies into its result, imported or not.
@@ -106,7 +106,7 @@ class Assessor:
         """Whether ``stage`` has to run; ``forced`` is a reason that needs no other.
 
         Raises:
-            UserError: a file that the stage reads is missing or cannot be read.
+            UserError: a file that the stage reads is missing or cannot be read, or the target's profile is wrong.
         """
         key = self._key(stage)
         try:
@@ -123,12 +123,21 @@ class Assessor:
         return Assessment(key, tuple(reasons), record)
 
     def _key(self, stage: Stage) -> Key:
+        settings = {**self._loaded.settings, **self._arithmetic(stage)}
         return {
-            "settings": {name: value for name, value in self._loaded.settings.items() if covers(stage.sections, name)},
+            "settings": {name: value for name, value in settings.items() if covers(stage.sections, name)},
             "inputs": dict(self._inputs(stage)),
             "code": self._code[stage.name],
             "libraries": {name: _version(name) for name in stage.libraries},
         }
+
+    def _arithmetic(self, stage: Stage) -> Mapping[str, object]:
+        """What the target's profile says of its integers, by dotted name, for a stage that reads no more of it."""
+        if not any(section.startswith("target.") for section in stage.sections):
+            return {}
+        from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
+
+        return dict(flatten(library.load(self._profiles.target).arithmetic(), "target"))
 
     def _inputs(self, stage: Stage) -> Iterator[tuple[str, str]]:
         """The digest of each file and folder that the stage reads, by the name that a reason gives it."""

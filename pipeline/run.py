@@ -21,10 +21,13 @@ from pipeline.progress import Console
 from pipeline.summary import RunSummary, StageSummary
 from pipeline.workspace import Context, Output, Progress, Record, Result, Workspace
 
-__all__ = ["STAGES", "Options", "Stage", "Tracker", "plan", "run"]
+__all__ = ["STAGES", "Options", "Stage", "Tracker", "plan", "run", "work"]
 
 _DECODING = ("package.iou_threshold", "package.max_detections")
 """A bundle says how it is decoded, also the one that the quantize stage makes to measure with."""
+
+_ARITHMETIC = ("target.quantization", "target.contract")
+"""Of the target, what its integers depend on; targets that agree in this share what is measured before coverage."""
 
 _TASK = ("torch", "torchvision", "torchmetrics", "pycocotools", "timm", "safetensors", "numpy", "av", "pillow")
 _GRAPH = ("onnx", "onnx-ir", "numpy")
@@ -41,7 +44,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "quantize",
         "pipeline.stages.quantize",
-        sections=("data", "preprocess", "train.model", "quantize", "export.opset", "target", *_DECODING),
+        sections=("data", "preprocess", "train.model", "quantize", "export.opset", *_ARITHMETIC, *_DECODING),
         after=("train",),
         libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
     ),
@@ -120,11 +123,13 @@ def run(
     stages: Sequence[Stage] = STAGES,
     track: OpenTracker | None = None,
     tell: Callable[[RunSummary], None] | None = None,
+    then: Callable[[Plan], None] | None = None,
 ) -> RunSummary:
     """Run every stage that is stale, in order, and write the report.
 
     ``track`` opens the tracker; it is called before the first stale stage, and not at all when there is none.
     ``tell`` gets what the run came to, also when it fails, once the report is written.
+    ``then`` goes on from the last stage while the runs folder is still held.
     In a process that ``torchrun`` started beside the first, only the stages that all processes share run.
 
     Raises:
@@ -144,6 +149,8 @@ def run(
                 loop.visit(stage)
                 if stage.name == options.last:
                     break
+            if then is not None:
+                then(loop.plan)
         return loop.plan.summary()
 
 
@@ -178,24 +185,11 @@ class _Loop:
             raise GateMissedError("; ".join(summary.gates))
 
     def _work(self, stage: Stage, assessment: Assessment) -> Record:
-        """Run the stage, put its result in place and return its record."""
-        workspace = self.plan.workspace
+        """Run the stage, track it, and return its record."""
         if self._tracker is None and self._track is not None:
             self._tracker = self._track(self.plan.loaded, self.plan.commit, self._console)
         self._at_work = (stage.name, time.monotonic())
-        if self.plan.forced(stage):
-            workspace.discard(stage.name)
-        out = workspace.begin(stage.name, assessment.key, stage.resumes)
-        context = self.plan.context(stage, out, _StageProgress(stage.name, self._console, self._tracker))
-        result = _call(stage, context)
-        record = Record(
-            key=assessment.key,
-            outputs=_outputs(context.out),
-            seconds=time.monotonic() - self._at_work[1],
-            metrics={name: float(value) for name, value in result.metrics.items()},
-            gates=result.gates,
-        )
-        workspace.finish(stage.name, record)
+        record = work(self.plan, stage, assessment, _StageProgress(stage.name, self._console, self._tracker))
         self._at_work = None
         if self._tracker is not None:
             for name, value in record.metrics.items():
@@ -234,6 +228,28 @@ class _Loop:
             self._tracker.results(summary)
         if self._tell is not None:
             self._tell(summary)
+
+
+def work(plan: Plan, stage: Stage, assessment: Assessment, progress: Progress) -> Record:
+    """Run the stage, put its result in place and return its record.
+
+    Raises:
+        UserError: the stage failed for a reason that the user can mend.
+    """
+    started = time.monotonic()
+    if plan.forced(stage):
+        plan.workspace.discard(stage.name)
+    out = plan.workspace.begin(stage.name, assessment.key, stage.resumes)
+    result = _call(stage, plan.context(stage, out, progress))
+    record = Record(
+        key=assessment.key,
+        outputs=_outputs(out),
+        seconds=time.monotonic() - started,
+        metrics={name: float(value) for name, value in result.metrics.items()},
+        gates=result.gates,
+    )
+    plan.workspace.finish(stage.name, record)
+    return record
 
 
 def _call(stage: Stage, context: Context) -> Result:

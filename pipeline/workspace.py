@@ -135,13 +135,14 @@ class DamagedRecordError(Exception):
 class Workspace:
     """The folder of one use case's runs."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is created before ``open``."""
+    def __init__(self, folder: Path, elsewhere: Mapping[str, Path] | None = None) -> None:
+        """Name the folder, and of stages whose results lie in another one, that; nothing is created before ``open``."""
         self.folder = folder
+        self._elsewhere = elsewhere or {}
 
     def stage(self, name: str) -> Path:
         """The folder of the stage's last complete result."""
-        return self.folder / name
+        return self._elsewhere.get(name, self.folder / name)
 
     def partial(self, name: str) -> Path:
         """The folder in which the stage works."""

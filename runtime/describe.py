@@ -4,8 +4,8 @@ import dataclasses
 
 from runtime.bundle import Bundle, PartitionEntry
 from runtime.npu.encoding import loads
-from runtime.npu.program import Program
-from runtime.npu.timeline import PROVENANCE, estimate
+from runtime.npu.timeline import timeline
+from runtime.profiling import totals
 
 
 def plain(text: str) -> str:
@@ -58,22 +58,17 @@ def signature_facts(bundle: Bundle) -> dict[str, object]:
 def _partition_facts(bundle: Bundle, partition: PartitionEntry) -> dict[str, object]:
     if partition.program is None:
         return {**dataclasses.asdict(partition), "timeline": None}
-    program = loads(bundle.read(partition.program))
-    facts = {"provenance": PROVENANCE, "unknown": _unknown(program), **dataclasses.asdict(estimate(program))}
-    return {**dataclasses.asdict(partition), "timeline": facts}
-
-
-def _unknown(program: Program) -> list[str]:
-    """The figures of the target that are not public, so count for nothing in an estimate."""
-    return [name for name, value in program.device.items() if value == 0]
+    line = timeline(loads(bundle.read(partition.program)))
+    return {**dataclasses.asdict(partition), "timeline": None if line is None else totals(line)}
 
 
 def _estimate_line(bundle: Bundle, file: str) -> str:
-    program = loads(bundle.read(file))
-    timeline, unknown = estimate(program), _unknown(program)
-    amounts = f"{timeline.macs} MACs, {timeline.cycles} cycles, {timeline.bytes} bytes moved"
-    without = f", without {', '.join(unknown)}, which is not public" if unknown else ""
-    return f"{amounts}, {timeline.ms:.2f} ms per inference ({PROVENANCE}{without})"
+    line = timeline(loads(bundle.read(file)))
+    if line is None:
+        return "carries no estimates"
+    spent = "time per inference not known" if line.ms is None else f"{line.ms:.2f} ms per inference"
+    without = f", without {', '.join(line.missing)}, which is not public" if line.missing else ""
+    return f"{line.macs} MACs, {sum(line.bytes.values())} bytes moved, {spent} (estimate, {line.provenance}{without})"
 
 
 def lines(bundle: Bundle) -> list[str]:

@@ -10,6 +10,11 @@ FRAMES, WIDTH, HEIGHT, BOX = 24, 128, 96, (20, 36)
 """The tiny clip: frames, size in pixels, and width and height of each of its two people."""
 
 
+def pytest_addoption(parser):
+    """``--fuzz N``: how many mutated programs the fuzz test tries."""
+    parser.addoption("--fuzz", type=int, default=400, help="mutated NPU programs to try")
+
+
 def tiny_boxes(frame):
     """Left and top of the two rectangles that walk through the tiny clip."""
     return (4 + 3 * frame, 20), (WIDTH - BOX[0] - 4 - 3 * frame, 50)

@@ -26,10 +26,10 @@ from pipeline.compile.lower import lower
 from pipeline.graph.capture import capture
 from pipeline.graph.model import check, load
 from pipeline.graph.view import view
-from pipeline.quantize import qdq
+from pipeline.quantize import qdq, scheme
 from pipeline.quantize.aligned import align
 from pipeline.quantize.calibrate import calibrate
-from pipeline.quantize.ptq import quantize
+from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 from runtime.npu.contracts import find_contract
@@ -98,7 +98,7 @@ def mobilenet(target: Target) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     floating = capture(network.eval(), torch.zeros(1, 3, 224, 224), "image", ("scores",), 18)
     graph, rng = view(floating), np.random.default_rng(0)
     image: NDArray[np.float32] = rng.uniform(-1, 1, (1, 3, 224, 224)).astype(np.float32)
-    scales = quantize(graph, calibrate(floating, graph, [image]), target.per_channel(), "minmax")
+    scales = quantize(graph, calibrate(floating, graph, [image]).histograms, scheme.of(target), Choosing("minmax"))
     both = (scales, align(graph, scales, find_contract(target.contract)))
     plain, aligned = (check(qdq.insert(floating, each), "MobileNetV2-224") for each in both)
     return plain, aligned

@@ -28,7 +28,7 @@ Place = Annotated[
     list[str] | None,
     typer.Option("--place", metavar="NAME=npu|cpu", help="Demand a device, by an operator's name or pattern."),
 ]
-Targets = Annotated[Path, typer.Option("--targets", metavar="FOLDER", help="Targets of your own.")]
+Targets = Annotated[Path, typer.Option("--targets-folder", metavar="FOLDER", help="Targets of your own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the check as JSON; all else goes to standard error.")]
 
 
@@ -72,7 +72,7 @@ def check_command(
     demands = Demands(_places(place), partitions)
     limits = gates.Gates(min_macs_on_npu, max_ms, max_crossings, max_partitions, max_mb, max_mj)
     with progress.console(sys.stderr if json else sys.stdout) as console:
-        opened = subject.open_subject(model, _dims(dims), target, targets, host)
+        opened = subject.open_subject(model, dimensions(dims), target, targets, host)
         checked = opened.check(demands)
         if save_fallbacks is not None:
             opened.save_fallbacks(checked, save_fallbacks)
@@ -81,16 +81,17 @@ def check_command(
         if apply and out:
             checked = opened.apply_exact(checked, demands, console, out)
     missed = gates.missed(checked, limits)
-    _say(document.text(checked, missed) if json else terminal.text(checked, missed, every_node=nodes))
+    say(document.text(checked, missed) if json else terminal.text(checked, missed, every_node=nodes))
     if missed:
         raise GateMissedError("; ".join(missed))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print ``text``, which ends its last line or not."""
     print(text, end="" if text.endswith("\n") else "\n", flush=True)
 
 
-def _dims(words: Sequence[str] | None) -> Mapping[str, int]:
+def dimensions(words: Sequence[str] | None) -> Mapping[str, int]:
     """``NAME=N`` options as a mapping; raises ``typer.BadParameter``."""
     found: dict[str, int] = {}
     for word in words or ():

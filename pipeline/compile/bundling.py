@@ -24,6 +24,7 @@ from runtime.bundle import (
     pack_arrays,
     write_bundle,
 )
+from runtime.npu.schedule import Estimates
 from runtime.session import Session
 
 
@@ -62,6 +63,7 @@ def bundle(
     models: Sequence[bytes],
     target: Target,
     golden: Sequence[NDArray[np.uint8]] = (),
+    estimates: Sequence[Estimates | None] = (),
 ) -> None:
     """Compile the NPU's partitions and write the bundle to ``path``.
 
@@ -74,6 +76,7 @@ def bundle(
         target: the NPU.
         golden: images of the network's size, uint8 [H, W, 3]; what every partition makes of them, by the plain kernels,
             goes into the bundle as its golden vectors.
+        estimates: what the cost model says of each partition; goes into its program.
 
     Raises:
         ModelError: an operator cannot be compiled.
@@ -81,7 +84,7 @@ def bundle(
             be written.
     """
     entries, payloads = [], {}
-    compiled = programs(graph, partitions, target)
+    compiled = programs(graph, partitions, target, estimates)
     for index, (partition, piece, program) in enumerate(zip(partitions, models, compiled, strict=True)):
         entry = _entry(index, partition, program is not None)
         payloads[entry.model] = piece

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 
 from pipeline.compile.extract import Pieces
-from pipeline.compile.partitions import Partition, partition
+from pipeline.compile.partitions import Partition, onnx_model, partition
 from pipeline.errors import ModelError
 from pipeline.graph.nouns import Graph, Node, Tensor
 from pipeline.graph.peer import refusal
@@ -50,9 +50,8 @@ def require_kernels(model: onnx.ModelProto, graph: Graph, partitions: Iterable[P
 
 
 def _refusal(cutter: Pieces, graph: Graph, node: Node) -> str | None:
-    piece = partition(graph, (node,), CPU)
     try:
-        model = cutter.cut([t.wire for t in piece.inputs], [t.wire for t in piece.outputs])
+        model = onnx_model(cutter, partition(graph, (node,), CPU))
     except ModelError as error:
         return error.what
     cause = refusal(model.SerializeToString())

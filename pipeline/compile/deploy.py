@@ -53,7 +53,8 @@ def build_deploy(folder: Path, bundle_path: Path) -> None:
     """Fill ``folder`` with what a device needs.
 
     ``NAME.npub``, ``npu-run.pyz``, ``requirements.txt`` (numpy and onnxruntime), ``requirements-video.txt``,
-    ``requirements-signing.txt``, ``requirements-mqtt.txt``, ``npu-run.service`` for systemd, ``Dockerfile``, ``README.md``.
+    ``requirements-signing.txt``, ``requirements-mqtt.txt``, ``npu-run.service`` for systemd, ``Dockerfile`` and
+    ``README.md``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / bundle_path.name).write_bytes(bundle_path.read_bytes())

@@ -1,12 +1,19 @@
 """Cutting pieces out of an ONNX model, in time that grows with the piece and not with the model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from pipeline.errors import ModelError
 from pipeline.graph.protos import reads
+
+Array = NDArray[Any]
+NOTHING: Mapping[str, Array] = MappingProxyType({})
 
 
 class Pieces:
@@ -23,20 +30,35 @@ class Pieces:
         self._nodes = graph.node
         self._makers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._moving = {value.name for value in graph.input} - self._constants.keys()
+        for node in graph.node:
+            if not self._moving.isdisjoint(reads(node)):
+                self._moving.update(node.output)
         self._infos = {v.name: v for values in (graph.value_info, graph.input, graph.output) for v in values}
 
-    def cut(self, inputs: Iterable[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    def cut(
+        self, inputs: Iterable[str], outputs: Sequence[str], known: Mapping[str, Array] = NOTHING
+    ) -> onnx.ModelProto:
         """The nodes that make ``outputs`` of ``inputs`` and of constants, as a model.
+
+        Args:
+            inputs: values that the piece is given.
+            outputs: values that it gives.
+            known: values that are constant although nodes compute them from others, as shapes are; where the piece
+                reads one, it holds the value instead of those nodes.
 
         Raises:
             ModelError: a value is made of something else, or its weights lie in a file beside the model.
         """
         ends = dict.fromkeys(inputs)
-        indexes, values = self._needed(ends, outputs)
+        fixed = {name: values for name, values in known.items() if name in self._moving and name not in ends}
+        indexes, values = self._needed({**ends, **fixed}, outputs)
+        read = [name for index in indexes for name in reads(self._nodes[index])]
         constants = [self._constants[name] for name in values if name in self._constants]
         outside = next((c for c in constants if uses_external_data(c)), None)
         if outside is not None:
             raise ModelError("is too large for a piece of its own; it lies in a file", where=outside.name)
+        constants += [numpy_helper.from_array(fixed[name], name) for name in dict.fromkeys(read) if name in fixed]
         odd = next((n for n in values if n not in self._constants and n not in self._makers and n not in ends), None)
         if odd is not None:
             raise ModelError("is neither given nor computed in this piece", where=odd)

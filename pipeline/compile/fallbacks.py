@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from pipeline.compile.extract import Pieces
-from pipeline.compile.partitions import partition
+from pipeline.compile.partitions import onnx_model, partition
 from pipeline.errors import ModelError
 from pipeline.graph import peer
 from pipeline.graph.nouns import Graph, Node, Tensor
@@ -78,7 +78,7 @@ def save_fallbacks(
             for index in block:
                 place = unfinished / _safe(index, nodes[index])
                 place.mkdir()
-                piece = cutter.cut([t.wire for t in pieces[index].inputs], [t.wire for t in pieces[index].outputs])
+                piece = onnx_model(cutter, pieces[index])
                 (place / MODEL).write_bytes(piece.SerializeToString(deterministic=True))
                 (place / INPUTS).write_bytes(_packed({t.wire: values[t.wire] for t in pieces[index].inputs}))
                 made.append(folder / place.name)

@@ -1,5 +1,6 @@
 """Cutting a placed graph into partitions: which operators, what each takes and gives, and its own ONNX model."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,11 +8,15 @@ import onnx
 
 from pipeline.compile.extract import Pieces
 from pipeline.compile.lower import lower
+from pipeline.compile.memories import layout
+from pipeline.compile.proofs import prove
+from pipeline.compile.scheduling import schedule
 from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node, Tensor
 from pipeline.targets.placement import NPU, Placed
 from pipeline.targets.profile import Target
 from runtime.npu.encoding import dumps
+from runtime.npu.schedule import Estimates
 from runtime.tensors import TensorSpec
 
 
@@ -83,14 +88,35 @@ def onnx_models(model: onnx.ModelProto, partitions: Sequence[Partition]) -> tupl
     for tensor in (t for p in partitions for t in (*p.inputs, *p.outputs)):
         _ = tensor.dims  # a piece must know the shapes of what it takes and gives
     pieces = Pieces(model)
-    return tuple(
-        pieces.cut([t.wire for t in p.inputs], [t.wire for t in p.outputs]).SerializeToString(deterministic=True)
-        for p in partitions
-    )
+    return tuple(onnx_model(pieces, p).SerializeToString(deterministic=True) for p in partitions)
 
 
-def programs(graph: Graph, partitions: Sequence[Partition], target: Target) -> tuple[bytes | None, ...]:
-    """Each NPU partition as a compiled program, ``None`` for those of the CPU; raises ``ModelError``."""
-    return tuple(
-        dumps(lower(graph, p.nodes, p.inputs, p.outputs, target)) if p.device == NPU else None for p in partitions
-    )
+def onnx_model(pieces: Pieces, part: Partition) -> onnx.ModelProto:
+    """One partition cut out of the model that ``pieces`` indexes; raises ``ModelError`` as ``Pieces.cut``."""
+    plain = (t for n in part.nodes for t in n.inputs if t is not None and t.quantization is None)
+    known = {t.name: t.constant for t in plain if t.constant is not None}
+    return pieces.cut([t.wire for t in part.inputs], [t.wire for t in part.outputs], known)
+
+
+def programs(
+    graph: Graph, partitions: Sequence[Partition], target: Target, estimates: Sequence[Estimates | None] = ()
+) -> tuple[bytes | None, ...]:
+    """Each NPU partition as a compiled program, ``None`` for those of the CPU.
+
+    Args:
+        graph: the whole quantized graph.
+        partitions: its pieces.
+        target: the NPU.
+        estimates: what the cost model says of each partition; the programs have no times without.
+
+    Raises:
+        ModelError: an operator cannot be compiled, or some input could make one of its integers overflow.
+    """
+    chip = layout(target)
+    made = []
+    for part, estimate in itertools.zip_longest(partitions, estimates):
+        program = lower(graph, part.nodes, part.inputs, part.outputs, target) if part.device == NPU else None
+        if program is not None:
+            prove(program)
+        made.append(None if program is None else dumps(schedule(program, chip, estimate)))
+    return tuple(made)

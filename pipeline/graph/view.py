@@ -5,9 +5,10 @@ pair becomes the quantization of the tensor it stands on, a constant becomes the
 its quantized form have the same operators, and rules, partitioner and compiler read both in the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ from pipeline.graph.tidy import QDQ_DOMAINS
 __all__ = ["Graph", "Node", "Quantization", "Tensor", "dequantize", "view"]
 
 Array = NDArray[np.generic]
+
+DTYPES: Mapping[ir.DataType, str] = MappingProxyType(
+    {kind: str(kind.numpy()) for kind in ir.DataType if kind != ir.DataType.UNDEFINED}
+)
+"""What numpy calls ONNX's element types."""
 
 GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -109,7 +115,7 @@ class _Builder:
             constant = self.constants.get(name)
             if constant is not None:
                 shape = constant.shape
-            dtype = "float32" if value.dtype is None else str(value.dtype.numpy())
+            dtype = "float32" if value.dtype is None else DTYPES[value.dtype]
             self.seen[name] = Tensor(name, shape, dtype if constant is None else str(constant.dtype), constant)
         return self.seen[name]
 

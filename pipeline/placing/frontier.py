@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from pipeline.placing.network import Network
 
 Key = tuple[int, ...]
@@ -60,7 +62,7 @@ def cheapest(net: Network, ceiling: int, budget: int) -> list[bool] | None:
     Units are placed in order. The rest of the problem notices of the placement so far only, for each tensor with
     consumers to come, the phase of its producer (its device and its earliest partition) and whether its crossing is
     paid for, and the number of partitions; of states equal in that the cheapest is kept. States that can never become
-    better than another one are dropped (``_better``).
+    better than another one are dropped (``_Front``).
 
     A chain has one tensor on its frontier, so at most one state per device survives without a limit, and one per phase
     with a limit k: time O(n) and O(n * k). In general the time is the sum of the states, at most
@@ -115,31 +117,55 @@ def _grow(net: Network, step: Step, state: State, on_npu: bool, phased: bool) ->
 
 def _undominated(net: Network, step: Step, states: list[State]) -> list[State]:
     """The states that no other one with the same devices and crossings on the frontier is surely as good as."""
-    groups: dict[Key, list[State]] = {}
+    groups: dict[Key, _Front] = {}
     for state in sorted(states, key=lambda s: (s.paid, s.partitions, s.key)):
-        group = groups.setdefault(tuple([code & 3 for code in state.key]), [])
-        if not any(_better(net, step, kept, state) for kept in group):
-            group.append(state)
-    return [state for group in groups.values() for state in group]
+        front = groups.setdefault(tuple([code & 3 for code in state.key]), _Front(len(state.key)))
+        if not front.beats(net, step, state):
+            front.add(state)
+    return [state for front in groups.values() for state in front.states]
 
 
-def _better(net: Network, step: Step, one: State, other: State) -> bool:
-    """Whether every way to go on from ``other`` is possible from ``one`` and costs no more in all.
+class _Front:
+    """States with the same devices and crossings on the frontier, none surely as good as another; as arrays."""
 
-    Let d be by how many partitions the frontier of ``one`` is later than that of ``other`` at most (it may be
-    negative). Phases are maxima over inputs, so with the same devices for the rest every unit of the rest that
-    depends on the frontier is at most d partitions later from ``one``; units that depend on nothing so far are not
-    earlier, hence d >= 0 if there are any. If the rest reaches partition s from ``other``, it reaches at most s + d
-    from ``one``; then ``other`` pays max(0, s - P') more launches and ``one`` at most max(0, s + d - P), where P and P'
-    are their partitions so far. The difference is largest at s = P': max(0, P' + d - P). Under a limit, d must not
-    be positive, or the rest may be too late from ``one`` alone.
-    """
-    later = max(((a - b) >> 2 for a, b in zip(one.key, other.key, strict=True)), default=-other.partitions)
-    if step.fresh:
-        later = max(later, 0)
-    if net.limit is not None and later > 0:
-        return False
-    return one.paid + net.launch * max(0, other.partitions + later - one.partitions) <= other.paid
+    def __init__(self, width: int) -> None:
+        self.states: list[State] = []
+        self.keys = np.empty((4, width), np.int64)
+        self.paid = np.empty((4, 2), np.int64)
+
+    def add(self, state: State) -> None:
+        """Keep ``state``."""
+        count = len(self.states)
+        if count == len(self.keys):
+            self.keys, self.paid = np.repeat(self.keys, 2, axis=0), np.repeat(self.paid, 2, axis=0)
+        self.keys[count], self.paid[count] = state.key, (state.paid, state.partitions)
+        self.states.append(state)
+
+    def beats(self, net: Network, step: Step, other: State) -> bool:
+        """Whether for one of the states every way to go on from ``other`` is possible and costs no more in all.
+
+        Let d be by how many partitions the frontier of the state is later than that of ``other`` at most (it may be
+        negative). Phases are maxima over inputs, so with the same devices for the rest every unit of the rest that
+        depends on the frontier is at most d partitions later from the state; units that depend on nothing so far are
+        not earlier, hence d >= 0 if there are any. If the rest reaches partition s from ``other``, it reaches at most
+        s + d from the state; then ``other`` pays max(0, s - P') more launches and the state at most max(0, s + d - P),
+        where P and P' are their partitions so far. The difference is largest at s = P': max(0, P' + d - P). Under a
+        limit, d must not be positive, or the rest may be too late from the state alone.
+        """
+        count = len(self.states)
+        if not count:
+            return False
+        paid, partitions = self.paid[:count].T
+        if other.key:
+            later = ((self.keys[:count] - np.array(other.key)) >> 2).max(axis=1)
+        else:
+            later = np.full(count, -other.partitions)
+        if step.fresh:
+            later = np.maximum(later, 0)
+        good = paid + net.launch * np.maximum(0, other.partitions + later - partitions) <= other.paid
+        if net.limit is not None:
+            good &= later <= 0
+        return bool(good.any())
 
 
 def _steps(net: Network) -> Iterator[Step]:

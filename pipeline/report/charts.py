@@ -1,49 +1,16 @@
-"""Charts as inline SVG, drawn by matplotlib: the same input gives the same text, colours come from the page's style."""
+"""The charts of a run's report, as inline SVG."""
 
-import io
 import math
-import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.report.drawing import FIRST, INK, SECOND, blank, legend, style, svg
 from pipeline.report.formats import decibel
 from pipeline.report.headline import Accuracy
-from pipeline.report.results import Epoch, LayerError
-
-_INK, _FAINT, _LINE, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES: Mapping[str, str] = MappingProxyType(
-    {_INK: "--ink", _FAINT: "--faint", _LINE: "--line", _FIRST: "--first", _SECOND: "--second"}
-)
-"""Stand-ins that become the page's colours, so that a chart follows a light and a dark scheme."""
-
-_STYLE: Mapping[Any, Any] = MappingProxyType(
-    {
-        "svg.fonttype": "none",
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "text.color": _INK,
-        "axes.edgecolor": _LINE,
-        "axes.labelcolor": _FAINT,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "xtick.color": _LINE,
-        "ytick.color": _LINE,
-        "xtick.labelcolor": _FAINT,
-        "ytick.labelcolor": _FAINT,
-        "grid.color": _LINE,
-        "grid.linewidth": 0.6,
-        "path.simplify": False,
-    }
-)
+from pipeline.report.results import Epoch, LayerError, TraceEvent
 
 LOUDEST = 60.0
 """dB; what is better is drawn as this, or layers without any noise would flatten all others."""
@@ -52,11 +19,11 @@ LOUDEST = 60.0
 def accuracy(forms: Sequence[Accuracy]) -> str:
     """AP50 and AP of each form of the model that was measured, in per cent, as dots on lines from zero."""
     measured = [form for form in reversed(forms) if form.ap50 is not None and math.isfinite(form.ap50)]
-    with _style("accuracy"):
-        figure, axes = _axes(4.6, 0.8 + 0.42 * len(measured), left=0.85)
+    with style("accuracy"):
+        figure, axes = blank(4.6, 0.8 + 0.42 * len(measured), left=0.85)
         seen: set[str] = set()
         for row, form in enumerate(measured):
-            pairs = ((0.14, form.ap50, "o", _FIRST, "AP50"), (-0.14, form.ap, "s", _SECOND, "AP"))
+            pairs = ((0.14, form.ap50, "o", FIRST, "AP50"), (-0.14, form.ap, "s", SECOND, "AP"))
             for shift, value, marker, colour, name in pairs:
                 if value is None or not math.isfinite(value):
                     continue
@@ -67,32 +34,32 @@ def accuracy(forms: Sequence[Accuracy]) -> str:
                 axes.annotate(
                     f"{100 * value:.1f}", (100 * value, row + shift), (6, 0), textcoords="offset points", va="center"
                 )
-        axes.set_yticks(range(len(measured)), [form.form for form in measured], color=_INK)
+        axes.set_yticks(range(len(measured)), [form.form for form in measured], color=INK)
         axes.set(xlim=(0, 112), ylim=(-0.5, len(measured) - 0.5), xticks=range(0, 101, 20), xlabel="per cent")
         axes.grid(axis="x")
         axes.tick_params(length=0)
-        _legend(axes)
-        return _svg(figure, "Accuracy of each form of the model")
+        legend(axes)
+        return svg(figure, "Accuracy of each form of the model")
 
 
 def losses(epochs: Sequence[Epoch]) -> str:
     """The loss over epochs, counted from 1."""
-    with _style("losses"):
+    with style("losses"):
         figure, axes = _over_epochs(epochs, "loss")
-        axes.plot([e.epoch + 1 for e in epochs], [e.loss for e in epochs], "-o", color=_FIRST, markersize=3.5)
+        axes.plot([e.epoch + 1 for e in epochs], [e.loss for e in epochs], "-o", color=FIRST, markersize=3.5)
         axes.set_ylim(bottom=0)
-        return _svg(figure, "Training loss over epochs")
+        return svg(figure, "Training loss over epochs")
 
 
 def scores(epochs: Sequence[Epoch]) -> str:
     """AP50 and AP over epochs, in per cent, the best AP50 marked."""
-    with _style("scores"):
+    with style("scores"):
         figure, axes = _over_epochs(epochs, "per cent")
         numbers = [e.epoch + 1 for e in epochs]
-        axes.plot(numbers, [100 * e.ap50 for e in epochs], "-o", color=_FIRST, markersize=3.5, label="AP50")
-        axes.plot(numbers, [100 * e.ap for e in epochs], "--s", color=_SECOND, markersize=3.5, label="AP")
+        axes.plot(numbers, [100 * e.ap50 for e in epochs], "-o", color=FIRST, markersize=3.5, label="AP50")
+        axes.plot(numbers, [100 * e.ap for e in epochs], "--s", color=SECOND, markersize=3.5, label="AP")
         best = max(epochs, key=lambda e: e.ap50)
-        axes.plot(best.epoch + 1, 100 * best.ap50, "o", mfc="none", mec=_INK, markersize=9)
+        axes.plot(best.epoch + 1, 100 * best.ap50, "o", mfc="none", mec=INK, markersize=9)
         axes.annotate(
             f"{100 * best.ap50:.1f}",
             (best.epoch + 1, 100 * best.ap50),
@@ -101,46 +68,69 @@ def scores(epochs: Sequence[Epoch]) -> str:
             ha="center",
         )
         axes.set_ylim(0, 108)
-        _legend(axes)
-        return _svg(figure, "Validation AP50 and AP over epochs")
+        legend(axes)
+        return svg(figure, "Validation AP50 and AP over epochs")
 
 
 def noise(rows: Sequence[LayerError]) -> str:
     """Signal to quantization noise of each layer in execution order; the three worst are numbered and named."""
     levels = [min(row.sqnr_db, LOUDEST) if math.isfinite(row.sqnr_db) else 0.0 for row in rows]
     worst = sorted(range(len(rows)), key=lambda index: levels[index])[:3]
-    with _style("noise"):
-        figure, axes = _axes(7.2, 2.8)
-        colours = [_SECOND if index in worst else _FIRST for index in range(len(rows))]
+    with style("noise"):
+        figure, axes = blank(7.2, 2.8)
+        colours = [SECOND if index in worst else FIRST for index in range(len(rows))]
         width = max(1.0, min(5.0, 260 / len(rows)))
         axes.vlines(range(1, len(rows) + 1), 0, levels, colors=colours, linewidth=width)
         for place, index in enumerate(worst, 1):
             spot = (index + 1, levels[index])
             axes.annotate(str(place), spot, (0, 3), textcoords="offset points", ha="center")
         names = [f"{n} {_short(rows[i].node)} {decibel(rows[i].sqnr_db)} dB" for n, i in enumerate(worst, 1)]
-        axes.set_title(" \N{MIDDLE DOT} ".join(names), fontsize=8, loc="left", color=_INK, parse_math=False)
+        axes.set_title(" \N{MIDDLE DOT} ".join(names), fontsize=8, loc="left", color=INK, parse_math=False)
         axes.set(xlim=(0, len(rows) + 1), ylim=(0, (max(levels) or 1) * 1.12), ylabel="SQNR, dB", xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.tick_params(length=0)
-        return _svg(figure, "Signal to quantization noise of each layer, in execution order")
+        return svg(figure, "Signal to quantization noise of each layer, in execution order")
 
 
-def _style(salt: str) -> AbstractContextManager[None]:
-    """Draw in the page's style; ``salt`` makes a chart's identifiers its own, and the same every time."""
-    return mpl.rc_context({**_STYLE, "svg.hashsalt": salt})
+ENGINES = ("DMA in", "MAC", "vector", "DMA out")
+"""The NPU's engines, from top to bottom."""
+_FINEST = 1200
+"""Parts of a timeline's width; what lies closer together is drawn as one bar."""
 
 
-def _axes(width: float, height: float, left: float = 0.5) -> tuple[Figure, Axes]:
-    """A figure of so many inches with room for labels at the left, below, and for a legend or title above."""
-    right, bottom, top = 0.08, 0.42, 0.25
-    figure = Figure(figsize=(width, height))
-    room = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
-    return figure, figure.add_axes(room)
+def timeline(events: Sequence[TraceEvent]) -> str:
+    """When each engine is busy, in milliseconds from the start of an inference."""
+    end = max(event.ts + event.dur for event in events) / 1e3
+    with style("timeline"):
+        figure, axes = blank(7.2, 2.4, left=0.8)
+        for row, engine in enumerate(reversed(ENGINES)):
+            bars = _bars([e for e in events if e.cat == engine], end / _FINEST)
+            colour = FIRST if engine in ("MAC", "vector") else SECOND
+            axes.broken_barh(bars, (row - 0.3, 0.6), facecolors=colour, edgecolors="none")
+        axes.set_yticks(range(len(ENGINES)), list(reversed(ENGINES)), color=INK)
+        axes.set(xlim=(0, end), ylim=(-0.5, len(ENGINES) - 0.5), xlabel="ms")
+        axes.grid(axis="x")
+        axes.tick_params(length=0)
+        return svg(figure, "When each engine of the NPU is busy during one inference, estimated")
+
+
+def _bars(events: Sequence[TraceEvent], finest: float) -> list[tuple[float, float]]:
+    """Start and length of each bar in milliseconds; nothing is shorter than ``finest``, nor any gap."""
+    bars: list[tuple[float, float]] = []
+    for event in sorted(events, key=lambda e: e.ts):
+        if event.dur <= 0:
+            continue
+        start, stop = event.ts / 1e3, max((event.ts + event.dur) / 1e3, event.ts / 1e3 + finest)
+        if bars and start <= bars[-1][0] + bars[-1][1] + finest:
+            start, stop = bars[-1][0], max(stop, bars[-1][0] + bars[-1][1])
+            bars.pop()
+        bars.append((start, stop - start))
+    return bars
 
 
 def _over_epochs(epochs: Sequence[Epoch], what: str) -> tuple[Figure, Axes]:
-    figure, axes = _axes(4.6, 2.6)
+    figure, axes = blank(4.6, 2.6)
     axes.set(xlabel="epoch", ylabel=what)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
@@ -149,33 +139,5 @@ def _over_epochs(epochs: Sequence[Epoch], what: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0.2, handlelength=1.4)
-
-
 def _short(name: str) -> str:
     return name if len(name) <= 24 else f"\N{HORIZONTAL ELLIPSIS}{name[-23:]}"
-
-
-def _svg(figure: Figure, label: str) -> str:
-    """The figure as an ``<svg>`` element that can stand in a page beside others.
-
-    Colours become the page's variables, the font the page's; no date, no version, no identifier that nothing refers to.
-    """
-    file = io.StringIO()
-    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = file.getvalue()
-    text = text[text.index("<svg") :].strip()
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    used = set(re.findall(r"#([\w-]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
-    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r" font-family: [^;\"]*;", "", text)
-    text = re.sub(r"font: ?([\d.]+px) '[^;\"]*", r"font-size: \1", text)
-    for stand_in, variable in _VARIABLES.items():
-        text = text.replace(stand_in, f"var({variable})")
-    return re.sub(
-        r'<svg width="[^"]*" height="[^"]*"', f'<svg class="chart" role="img" aria-label="{label}"', text, count=1
-    )

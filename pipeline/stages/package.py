@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,22 +10,27 @@ from pipeline import keys, tasks
 from pipeline.compile import plan
 from pipeline.compile.bundling import Use, bundle
 from pipeline.compile.deploy import build_deploy
+from pipeline.compile.partitions import Partition
 from pipeline.config import CocoData, RunConfig
+from pipeline.cost.estimates import cost_model, estimates
 from pipeline.errors import ModelError
 from pipeline.graph.model import load
-from pipeline.graph.view import view
+from pipeline.graph.view import Graph, view
 from pipeline.stages.common import FLOAT_MODEL, MODEL
 from pipeline.stages.samples import packaged_detector, save_samples
 from pipeline.targets import library
+from pipeline.targets.placement import NPU
+from pipeline.targets.profile import Target
 from pipeline.tasks import Pixels, Task
 from pipeline.tasks.inference import infer_onnx
 from pipeline.workspace import Context, Result
-from runtime import __version__
+from runtime import __version__, profiling
 from runtime.adapters.image import letterbox
 from runtime.app import play
 from runtime.bundle import Bundle, Line, Zone, open_bundle
 from runtime.npu.encoding import loads
-from runtime.npu.timeline import estimate
+from runtime.npu.schedule import Estimates
+from runtime.npu.timeline import timeline
 from runtime.player import Summary
 from runtime.replay import Replay, replay
 from runtime.session import Session
@@ -38,11 +43,13 @@ def run(context: Context) -> Result:
     """Write the bundle and the deploy folder, replay the golden vectors, measure accuracy, play the clip.
 
     Writes ``NAME.npub``, ``deploy/``, ``samples/`` (frames as the float model and the bundle see them) and, with
-    ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4`` and ``demo/summary.json``.
+    ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4`` and ``demo/summary.json``; ``profile.json`` and
+    ``trace.json``, what ``npu-run profile`` says of the bundle.
 
     Returns:
         ``ap50`` and ``ap`` of the packaged bundle on the simulated NPU; ``golden_bytes`` compared and
-        ``differing_bytes``; ``bundle_bytes``; ``npu_cycles``, an estimate of one inference; of the demo its ``frames``,
+        ``differing_bytes``; ``bundle_bytes``; ``npu_cycles`` and ``npu_ms``, an estimate of one inference, where the
+        target's figures are public; of the demo its ``frames``,
         ``tracks`` and the visitors counted, ``in`` and ``out``.
 
     Raises:
@@ -55,6 +62,8 @@ def run(context: Context) -> Result:
     _write(path, context, task)
     build_deploy(context.out / "deploy", path)
     opened = open_bundle(path)
+    (context.out / "profile.json").write_text(json.dumps(profiling.facts(opened), indent=1) + "\n")
+    (context.out / "trace.json").write_text(json.dumps(profiling.document(opened)) + "\n")
     replayed = _replay(opened)
     context.progress.message("measuring the bundle on the simulated NPU")
     session = Session(opened)
@@ -69,7 +78,7 @@ def run(context: Context) -> Result:
             "golden_bytes": float(replayed.bytes),
             "differing_bytes": float(replayed.differing),
             "bundle_bytes": float(opened.size),
-            "npu_cycles": float(_cycles(opened)),
+            **_estimated(opened),
             **({} if demo is None else _numbers(demo)),
         }
     )
@@ -91,7 +100,27 @@ def _write(path: Path, context: Context, task: Task) -> None:
     graph = view(load(context.inputs["export"] / MODEL))
     partitions, models = plan.load(context.inputs["partition"], graph)
     target = library.load(context.profile)
-    bundle(path, use, graph, partitions, models, target, golden=_golden(task, package.golden))
+    bundle(
+        path,
+        use,
+        graph,
+        partitions,
+        models,
+        target,
+        _golden(task, package.golden),
+        _estimates(graph, partitions, target),
+    )
+
+
+def _estimates(graph: Graph, partitions: Sequence[Partition], target: Target) -> list[Estimates | None]:
+    """What the cost model says of each partition of the NPU."""
+    model = cost_model(target)
+    return [
+        estimates(model, graph, {n.name for n in p.nodes}, [t.wire for t in p.inputs], [t.wire for t in p.outputs])
+        if p.device == NPU
+        else None
+        for p in partitions
+    ]
 
 
 def _versions() -> Mapping[str, str]:
@@ -115,9 +144,16 @@ def _replay(opened: Bundle) -> Replay:
     return replayed
 
 
-def _cycles(opened: Bundle) -> int:
-    programs = [entry.program for entry in opened.manifest.partitions if entry.program is not None]
-    return sum(estimate(loads(opened.read(name))).cycles for name in programs)
+def _estimated(opened: Bundle) -> dict[str, float]:
+    """Cycles and milliseconds of the NPU's programs per inference, as far as the target's figures are public."""
+    names = [entry.program for entry in opened.manifest.partitions if entry.program is not None]
+    found = [line for line in (timeline(loads(opened.read(name))) for name in names) if line is not None]
+    cycles, times = [line.cycles for line in found], [line.ms for line in found]
+    known = {
+        "npu_cycles": None if None in cycles else sum(value or 0.0 for value in cycles),
+        "npu_ms": None if None in times else sum(value or 0.0 for value in times),
+    }
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _demo(opened: Bundle, context: Context) -> Summary:

@@ -144,6 +144,16 @@ class Target(_Model):
         """For each operator with weights, whether there is one weight scale per output channel."""
         return {op: kind == "per_channel" for op, kind in self.quantization.weights.items()}
 
+    def arithmetic(self) -> Mapping[str, object]:
+        """What decides the integers that a model comes to on it: how tensors are quantized, and the contract.
+
+        Targets that agree in this give one model the same int8 results; where it is told does not count.
+        """
+        return {
+            "quantization": self.quantization.model_dump(exclude={"confidence", "source"}),
+            "contract": self.contract,
+        }
+
     def unknown(self) -> tuple[str, ...]:
         """What is not public about the target, each as a sentence."""
         figures = [f"{name}: {f.source}" for name, f in self.figures.items() if f.value is None]

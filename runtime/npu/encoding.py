@@ -1,9 +1,12 @@
 """The binary file format of programs, in both directions.
 
-File format, version 1, little-endian: magic ``NPUP``, version (uint32), header length (uint32), header (canonical
+File format, version 2, little-endian: magic ``NPUP``, version (uint32), header length (uint32), header (canonical
 JSON, ASCII: sorted keys, no spaces), zero padding to a multiple of 16, then every constant, each padded with zeros to a
 multiple of 16. A constant's offset in the header counts from the end of the header's padding. One program has exactly
 one encoding, so equal programs are equal bytes.
+
+Version 2 has the key ``schedule`` (``runtime.npu.schedule_encoding``); a program without a schedule is written as
+version 1, which has not.
 """
 
 import json
@@ -17,12 +20,16 @@ from numpy.typing import NDArray
 
 from runtime import strict_json
 from runtime.errors import ProgramError
+from runtime.npu import schedule_encoding
 from runtime.npu.program import Attribute, Instruction, Program
-from runtime.npu.verify import MAX_ELEMENTS, MAX_RANK, require, verify
+from runtime.npu.rules.call import MAX_ELEMENTS, MAX_RANK, require
+from runtime.npu.verify import verify
 from runtime.tensors import TensorSpec
 
 MAGIC = b"NPUP"
-VERSION = 1
+VERSION = 2
+UNSCHEDULED = 1
+"""The version of a program without a schedule."""
 MAX_HEADER_BYTES = 1 << 24
 MAX_DEPTH, MAX_VALUES = 16, 1 << 20
 """Of the header's JSON: lists and objects inside each other, and all values."""
@@ -52,8 +59,8 @@ def loads(data: bytes) -> Program:
         ProgramError: not a program, damaged, written by a newer version, or breaking a rule of
             ``runtime.npu.verify``; the message names the instruction and the reason.
     """
-    header, blob = _split(data)
-    program = _decode(header, blob)
+    version, header, blob = _split(data)
+    program = _decode(version, header, blob)
     verify(program)
     _bound(program, len(blob))
     require(_encode(program) == data, "the file is not in canonical form", fix="compile the program again")
@@ -88,7 +95,7 @@ def _encode(program: Program) -> bytes:
                 "constants": constants,
             }
         )
-    header = {
+    header: dict[str, Any] = {
         "target": program.target,
         "contract": program.contract,
         "device": {name: float(value) for name, value in program.device.items()},
@@ -106,8 +113,11 @@ def _encode(program: Program) -> bytes:
         "outputs": list(program.outputs),
         "instructions": instructions,
     }
+    version = UNSCHEDULED
+    if program.schedule is not None:
+        header["schedule"], version = schedule_encoding.describe(program.schedule), VERSION
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-    prefix = _PREFIX.pack(MAGIC, VERSION, len(text))
+    prefix = _PREFIX.pack(MAGIC, version, len(text))
     return _padded(prefix + text) + bytes(blob)
 
 
@@ -119,8 +129,8 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % _ALIGNMENT)
 
 
-def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Check the prefix and parse the header; give the header and the constants' bytes."""
+def _split(data: bytes) -> tuple[int, dict[str, Any], memoryview]:
+    """Check the prefix and parse the header; give the version, the header and the constants' bytes."""
     require(len(data) >= _PREFIX.size and data[:4] == MAGIC, "this is not an NPU program (wrong magic)")
     _, version, length = _PREFIX.unpack_from(data)
     require(
@@ -128,7 +138,7 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
         f"the program has format version {version}, newer than {VERSION}",
         fix="update the runtime",
     )
-    require(version == VERSION, f"the program has the unknown format version {version}")
+    require(version in (UNSCHEDULED, VERSION), f"the program has the unknown format version {version}")
     require(length <= MAX_HEADER_BYTES, f"the header claims {length} bytes, more than {MAX_HEADER_BYTES}")
     end = _PREFIX.size + length
     require(len(data) >= end, f"the file ends inside the header ({len(data)} of {end} bytes)")
@@ -141,23 +151,20 @@ def _split(data: bytes) -> tuple[dict[str, Any], memoryview]:
     except ValueError as error:
         raise ProgramError(f"the header cannot be read: {type(error).__name__}") from error
     require(isinstance(header, dict), "the header is not an object")
-    return header, memoryview(data)[end + -end % _ALIGNMENT :]
+    return version, header, memoryview(data)[end + -end % _ALIGNMENT :]
 
 
-def _decode(header: dict[str, Any], blob: memoryview) -> Program:
-    fields = _fields(
-        header,
-        "header",
-        {
-            "target": str,
-            "contract": str,
-            "device": dict,
-            "tensors": list,
-            "inputs": list,
-            "outputs": list,
-            "instructions": list,
-        },
-    )
+def _decode(version: int, header: dict[str, Any], blob: memoryview) -> Program:
+    kinds: dict[str, type] = {
+        "target": str,
+        "contract": str,
+        "device": dict,
+        "tensors": list,
+        "inputs": list,
+        "outputs": list,
+        "instructions": list,
+    }
+    fields = _fields(header, "header", kinds if version == UNSCHEDULED else {**kinds, "schedule": dict})
     return Program(
         target=fields["target"],
         contract=fields["contract"],
@@ -168,6 +175,7 @@ def _decode(header: dict[str, Any], blob: memoryview) -> Program:
         instructions=tuple(
             _decode_instruction(entry, f"instruction {i}", blob) for i, entry in enumerate(fields["instructions"])
         ),
+        schedule=None if version == UNSCHEDULED else schedule_encoding.read(fields["schedule"]),
     )
 
 

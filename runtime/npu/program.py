@@ -50,6 +50,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.npu.schedule import Schedule
 from runtime.tensors import TensorSpec
 
 Attribute = int | tuple[int, ...]
@@ -89,6 +90,7 @@ class Program:
         inputs: names of the tensors the partition takes.
         outputs: names of the tensors it gives.
         instructions: in execution order.
+        schedule: where its bytes lie and what its engines do, ``None`` in a program that only says what is computed.
     """
 
     target: str
@@ -98,3 +100,4 @@ class Program:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     instructions: tuple[Instruction, ...]
+    schedule: Schedule | None = None

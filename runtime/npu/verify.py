@@ -12,6 +12,7 @@ from runtime.npu.contracts import Contract, find_contract
 from runtime.npu.program import Instruction, Program
 from runtime.npu.rules import OPCODES
 from runtime.npu.rules.call import MAX_ELEMENTS, MAX_RANK, Call, require
+from runtime.npu.verify_schedule import verify_schedule
 from runtime.tensors import TensorSpec
 
 __all__ = ["MAX_ELEMENTS", "MAX_RANK", "OPCODES", "require", "verify"]
@@ -44,6 +45,7 @@ def verify(program: Program) -> None:
         require(name in written, "no instruction writes it", f"output {name!r}")
     for name in specs:
         require(name in written, "no instruction writes it", f"tensor {name!r}")
+    verify_schedule(program)
 
 
 def _verify_tensor(spec: TensorSpec, contract: Contract) -> None:

@@ -103,13 +103,14 @@ def test_mlflow_has_the_run_and_the_registered_model(finished):
     assert metrics["train.ap50"] == report(finished)["metrics"]["train.ap50"]
 
 
-def test_another_target_shares_the_training(finished):
+def test_another_target_shares_the_training_and_what_is_quantized_alike(finished):
     shutil.copytree(finished.run(), finished.run("other"))
     changes = ["--set", "name=other", "--set", "target=conv-only", "--set", "tracking=off"]
     done = finished.pipeline("run", finished.config, *changes)
     assert done.returncode == 0, done.said
     assert "train: fresh" in done.stdout
-    assert "quantize: stale because" in done.stdout
+    assert "quantize: fresh" in done.stdout  # the two agree in scheme and contract
+    assert "export: stale because" in done.stdout
     assert report(finished, "other")["metrics"]["package.differing_bytes"] == 0
 
 

@@ -1,15 +1,19 @@
 """A model of any origin on a target: every node accounted for, placed in both ways, and in pieces the same as whole."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import onnx
 
-from pipeline.compile.partitions import cut, onnx_models
+from pipeline.checking.check import Demands, check
+from pipeline.compile.extract import Pieces
+from pipeline.compile.partitions import Partition, cut, onnx_model, onnx_models
 from pipeline.compile.support import no_kernel
+from pipeline.cost import hosts
 from pipeline.graph.peer import run, session
 from pipeline.graph.protos import reads
-from pipeline.targets.placement import CPU, NPU, by_target, place
+from pipeline.targets.placement import CPU, NPU, Placed, by_target, place
 
 NUMPY = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
@@ -72,9 +76,13 @@ def _computes_shape(opened, node):
     return True
 
 
-def placed_on(opened, profile):
-    """The placement of the opened model on a target: complete, with a reason for every fallback."""
-    placed = place(opened.graph, by_target(profile, no_kernel), profile.partition.max_npu_partitions)
+def placed_on(opened, profile, judge=None):
+    """The placement of the opened model on a target: complete, with a reason for every fallback.
+
+    By default the simulated NPU must have a kernel as well.
+    """
+    judge = judge or by_target(profile, no_kernel)
+    placed = place(opened.graph, judge, profile.partition.max_npu_partitions)
     assert [p.node for p in placed] == [n.name for n in opened.graph.nodes]
     for each in placed:
         assert each.device in (NPU, CPU)
@@ -83,13 +91,37 @@ def placed_on(opened, profile):
     return placed
 
 
-def run_pieces(opened, placed, feeds):
-    """The values of the model's outputs by their wire, computed piece by piece in ONNX Runtime."""
-    parts = cut(opened.graph, placed)
-    values = dict(feeds)
-    for part, piece in zip(parts, onnx_models(opened.model, parts), strict=True):
-        onnx.checker.check_model(onnx.ModelProto.FromString(piece))
-        values |= run(piece, {t.wire: values[t.wire] for t in part.inputs})
+@cache
+def host_of(name):
+    return hosts.load(hosts.find(name, hosts.folder()))
+
+
+def cost_placed(opened, profile):
+    """The cheapest placement, with every number that a check gives; where costs are not public, all the NPU takes."""
+    host = None if profile.host is None else host_of(profile.host)
+    checked = check("model", opened.graph, profile, host, Demands(prices=False))
+    assert [n.name for n in checked.nodes] == [n.name for n in opened.graph.nodes]
+    assert (
+        checked.cut.optimal_ms is None
+        or checked.cut.lower_bound_ms is None
+        or (checked.cut.lower_bound_ms <= checked.cut.optimal_ms + 1e-9)
+    )
+    phases = {name: phase for phase, (_, names) in enumerate(checked.partitions) for name in names}
+    return tuple(Placed(n.name, n.op, n.device, n.reasons, n.macs, phases[n.name]) for n in checked.nodes)
+
+
+def run_pieces(opened, placed, feeds, done=None):
+    """The values of the model's outputs by their wire, computed piece by piece in ONNX Runtime.
+
+    Pieces in ``done``, by the names of their operators, are not run again: what they read is always the same.
+    """
+    values, cutter, done = dict(feeds), Pieces(opened.model), {} if done is None else done
+    for part in cut(opened.graph, placed):
+        names = tuple(n.name for n in part.nodes)
+        if names not in done or done[names].keys() != {t.wire for t in part.outputs}:
+            piece = onnx_model(cutter, part).SerializeToString()
+            done[names] = run(piece, {t.wire: values[t.wire] for t in part.inputs})
+        values |= done[names]
     return {t.wire: values[t.wire] for t in opened.graph.outputs}
 
 
@@ -113,8 +145,6 @@ def wire_inputs(opened, feeds):
 
 
 def _whole(graph):
-    from pipeline.compile.partitions import Partition  # noqa: PLC0415
-
     return Partition(NPU, graph.nodes, graph.inputs, graph.outputs)
 
 

@@ -23,8 +23,8 @@ def command(shop, monkeypatch, capsys):
     monkeypatch.setattr(cli, "STAGES", shop.stages)
     monkeypatch.setattr(cli, "run", lambda *given, **named: run(*given, stages=shop.stages, **named))
     monkeypatch.setattr(cli, "plan", lambda *given: plan(*given, shop.stages))
-    monkeypatch.setattr(cli, "_profile", lambda loaded: shop.folder / "toy.yaml")
-    monkeypatch.setattr(cli, "_host", lambda loaded, profile: None)
+    monkeypatch.setattr(cli.loading, "profile", lambda loaded: shop.folder / "toy.yaml")
+    monkeypatch.setattr(cli.loading, "host", lambda loaded, profile: None)
     monkeypatch.chdir(shop.folder)
 
     def call(*words):

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.compile.memories import Layout
+from pipeline.compile.scheduling import schedule
 from runtime.adapters.detection import BoxDecoder
 from runtime.adapters.image import Preprocess
 from runtime.bundle import GoldenEntry, Line, Manifest, PartitionEntry, open_bundle, pack_arrays, write_bundle
@@ -16,6 +18,7 @@ from runtime.npu.device import Device
 from runtime.npu.encoding import dumps
 from runtime.npu.program import Instruction, Program
 from runtime.npu.requantize import quantize_factor
+from runtime.npu.schedule import Estimates, LayerEstimate, Memory
 from runtime.session import Session
 from runtime.tensors import TensorSpec
 
@@ -81,6 +84,23 @@ def program(nodes, outputs, target="toy", contract="tflite-r1"):
     return Program(target, contract, device, tuple(SPECS[name] for name in names), inputs, outputs, steps)
 
 
+MEMORIES = (Memory("sram", 1200), Memory("dram", 1 << 30, assumed=True))
+"""So small that the tiny network runs in tiles."""
+
+
+def compiled(nodes, outputs, ecc=False):
+    """The named nodes as a program with a schedule and made-up estimates: node n takes n ms."""
+    made = program(nodes, outputs)
+    layers = tuple(
+        LayerEstimate(
+            node, 1_000_000 * n, 10.0 * n, float(n), n / 2, n / 4, {"dram": 100 * n}, "compute", None, ("power_w",)
+        )
+        for n, node in enumerate(nodes, 1)
+    )
+    estimates = Estimates("a priori", layers, dict.fromkeys((*made.inputs, *made.outputs), 0.5), None)
+    return schedule(made, Layout(tuple(replace(m, ecc=ecc) for m in MEMORIES), 16), estimates)
+
+
 def model(nodes, inputs, outputs):
     """The named nodes as a QDQ ONNX model."""
     made, constants = [], []
@@ -133,7 +153,7 @@ def whole():
     nodes = (*BODY, *HEADS)
     entry = PartitionEntry("npu", "programs/0.npup", "models/0.onnx", ("image",), OUTPUTS, nodes)
     payloads = {
-        "programs/0.npup": dumps(program(nodes, OUTPUTS)),
+        "programs/0.npup": dumps(compiled(nodes, OUTPUTS)),
         "models/0.onnx": model(nodes, ("image",), OUTPUTS).SerializeToString(),
     }
     return manifest((entry,), ("image", *OUTPUTS)), payloads
@@ -144,7 +164,7 @@ def split():
     body = PartitionEntry("npu", "programs/0.npup", "models/0.onnx", ("image",), ("c",), BODY)
     heads = PartitionEntry("cpu", None, "models/1.onnx", ("c",), OUTPUTS, HEADS)
     payloads = {
-        "programs/0.npup": dumps(program(BODY, ("c",))),
+        "programs/0.npup": dumps(compiled(BODY, ("c",))),
         "models/0.onnx": model(BODY, ("image",), ("c",)).SerializeToString(),
         "models/1.onnx": model(HEADS, ("c",), OUTPUTS).SerializeToString(),
     }

@@ -24,6 +24,7 @@ TARGETS: Mapping[tuple[str, str], str] = MappingProxyType(
         ("edge_tpu", "usb2_raspberry_pi_3b+"): "coral-edgetpu-usb2",
         ("imx93_ethos_u65_256", "npu"): "ethos-u65-256",
         ("imx93_ethos_u65_256", "cpu_2_threads"): "ethos-u65-256",
+        ("imx8m_plus_vip8000", "cpu_4_threads"): "coral-edgetpu-pcie",  # for its host, a Cortex-A53 too
         ("rk3588", "npu_1_core_int8"): "rk3588",
         ("xavier_nx", "1xdla_b32_int8"): "jetson-xavier-nx-dla",
         ("xavier_nx", "gpu_b1_int8"): "jetson-xavier-nx-gpu",
@@ -46,6 +47,7 @@ NETWORKS: Mapping[str, Callable[[], Sequence[Work]]] = MappingProxyType(
         "yolov5s_relu": partial(works_of, networks.yolo_v5s),
         "yolov8n": partial(works_of, networks.yolo_v8n),
         "ResNet-50": partial(works_of, networks.resnet50),
+        "DeepLabV3": partial(works_of, networks.deeplab_v3),
     }
 )
 """The works of each model of the table that is built here. FaceDet YOLO is not: its layers are not public as text."""

@@ -1,9 +1,14 @@
 """Programs for tests: one instruction, or a random small network, with factors folded from real scales."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from pipeline.compile.memories import Layout
+from pipeline.compile.scheduling import schedule
 from runtime.npu.contracts import find_contract
 from runtime.npu.program import Instruction, Program
+from runtime.npu.schedule import Estimates, LayerEstimate, Memory
 from runtime.tensors import TensorSpec
 
 DEVICE = {
@@ -153,3 +158,22 @@ def feeds(item, seed=0):
         array.flat[0], array.flat[-1] = info.min, info.max
         values[name] = array
     return values
+
+
+def scheduled(item, sram=1 << 20, cache=None, lanes=16, ecc=False, estimates=None):
+    """The program with a schedule for a chip of so many bytes."""
+    memories = [Memory("sram", sram, ecc=ecc), Memory("dram", 1 << 30, assumed=True, ecc=ecc)]
+    if cache is not None:
+        memories.insert(1, Memory("cache", cache, ecc=ecc))
+    return schedule(item, Layout(tuple(memories), lanes), estimates)
+
+
+def estimates(item, **changes):
+    """Made-up estimates: layer n takes n ms, of which the engine is busy for half and the memory for all."""
+    names = list(dict.fromkeys(each.name for each in item.instructions))
+    layers = tuple(
+        LayerEstimate(name, 100 * n, 50.0 * n, float(n), n / 2, float(n), {"dram": 10 * n}, "dram", n / 8)
+        for n, name in enumerate(names, 1)
+    )
+    crossing = dict.fromkeys((*item.inputs, *item.outputs), 0.25)
+    return replace(Estimates("a priori", layers, crossing, 0.5, 42.0), **changes)

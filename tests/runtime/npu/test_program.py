@@ -68,7 +68,7 @@ def test_attribute_order_does_not_change_the_bytes():
     [
         (b"", "wrong magic"),
         (b"ONNX" + bytes(40), "wrong magic"),
-        (b"NPUP" + struct.pack("<II", VERSION + 1, 0), r"format version 2, newer than 1 \(update the runtime\)"),
+        (b"NPUP" + struct.pack("<II", VERSION + 1, 0), r"format version 3, newer than 2 \(update the runtime\)"),
         (b"NPUP" + struct.pack("<II", 0, 0), "unknown format version 0"),
         (b"NPUP" + struct.pack("<II", VERSION, MAX_HEADER_BYTES + 1), "the header claims 16777217 bytes"),
         (b"NPUP" + struct.pack("<II", VERSION, 100), r"ends inside the header \(12 of 112 bytes\)"),

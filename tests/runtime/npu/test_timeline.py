@@ -1,42 +1,111 @@
-import numpy as np
+"""The timeline: the cost model's numbers, laid out over the commands; and the trace of it."""
+
+import itertools
+import json
+
 import pytest
-from npu_programs import clamp, network, scaling, single, spec
+from npu_programs import estimates, network, scheduled
 
-from runtime.npu.timeline import estimate
-
-
-def conv(channels, outputs, group, size=8):
-    x, y = spec("x", (1, channels, size, size)), spec("y", (1, outputs, size, size))
-    attributes = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "group": group, **clamp()}
-    weight = np.ones((outputs, channels // group, 3, 3), np.int8)
-    constants = {"weight": weight, "bias": np.zeros(outputs, np.int32), **scaling(np.full(outputs, 0.1))}
-    return single("conv2d", [x], y, attributes, constants)
+from runtime.npu.timeline import ENGINES, timeline
+from runtime.npu.trace import trace
 
 
-def test_a_convolution_costs_its_gemm():
-    """64 x 64 array: M = 64 places, K = 9 * 16 = 144 in 3 folds, N = 128 in 2: (2 * 64 + 64 + 64 - 2) * 6."""
-    row = estimate(conv(16, 128, 1)).rows[0]
-    assert row.macs == 64 * 144 * 128
-    assert row.cycles == 254 * 6
-    assert (row.input_bytes, row.output_bytes) == (16 * 64, 128 * 64)
-    assert row.weight_bytes == 128 * 144 + 3 * 4 * 128
-    assert row.ms == pytest.approx(1e3 * max(254 * 6 / 5e8, (1024 + 8192 + row.weight_bytes) / 4e9))
+@pytest.fixture(scope="module")
+def planned():
+    item = network(1)
+    return scheduled(item, 1500, estimates=estimates(item))
 
 
-def test_a_depthwise_convolution_uses_one_column():
-    """A GEMM per channel: 128 times the cycles of one column, 1/128 of the MACs of the dense layer."""
-    dense, depthwise = estimate(conv(128, 128, 1)).rows[0], estimate(conv(128, 128, 128)).rows[0]
-    assert dense.macs == 128 * depthwise.macs
-    assert depthwise.cycles == 254 * 128
-    assert depthwise.bound == "compute"
+def test_totals_are_the_estimates(planned):
+    line, given = timeline(planned), planned.schedule.estimates
+    assert line.ms == pytest.approx(0.5 + 3 * 0.25 + sum(layer.ms for layer in given.layers))
+    assert line.cycles == sum(layer.cycles for layer in given.layers)
+    assert line.macs == sum(layer.macs for layer in given.layers)
+    assert line.bytes == {"dram": sum(layer.bytes["dram"] for layer in given.layers)}
+    assert line.energy_mj == 42.0
+    assert [row.name for row in line.rows] == [layer.name for layer in given.layers]
+    assert max(e.end_ms + e.stall_ms for e in line.events) == pytest.approx(line.ms)
 
 
-def test_totals_are_sums():
-    timeline = estimate(network(0))
-    assert [row.opcode for row in timeline.rows][:2] == ["conv2d", "conv2d"]
-    assert timeline.macs == sum(row.macs for row in timeline.rows) > 0
-    assert timeline.cycles == sum(row.cycles for row in timeline.rows)
-    assert timeline.bytes == sum(row.input_bytes + row.output_bytes + row.weight_bytes for row in timeline.rows)
-    assert timeline.ms == pytest.approx(sum(row.ms for row in timeline.rows) + timeline.link_ms)
-    crossing = 3 * 16 * 20 + 7 + 16 * 8 * 10
-    assert timeline.link_ms == pytest.approx(1e3 * crossing / 4.5e8)
+def test_every_command_is_there_once_and_engines_do_one_thing_at_a_time(planned):
+    line = timeline(planned)
+    commands = [event.command for event in line.events if event.command is not None]
+    assert sorted(commands) == list(range(len(planned.schedule.commands)))
+    for engine in ENGINES:
+        own = [event for event in line.events if event.engine == engine]
+        assert own
+        for before, after in itertools.pairwise(own):
+            assert before.start_ms <= before.end_ms <= before.end_ms + before.stall_ms <= after.start_ms + 1e-9
+
+
+def test_busy_times_are_the_layers_and_stalls_fill_the_rest(planned):
+    line = timeline(planned)
+    for layer, row in zip(planned.schedule.estimates.layers, line.rows, strict=True):
+        own = [event for event in line.events if event.layer == layer.name]
+        computing = [event for event in own if event.engine in ("MAC", "vector")]
+        moving = [event for event in own if event.engine not in ("MAC", "vector")]
+        assert sum(e.end_ms - e.start_ms for e in computing) == pytest.approx(layer.compute_ms)
+        assert sum(e.end_ms - e.start_ms + e.stall_ms for e in computing) == pytest.approx(layer.ms)
+        if moving:
+            assert sum(e.end_ms - e.start_ms for e in moving) == pytest.approx(layer.memory_ms)
+        assert row.moved_bytes == sum(e.bytes for e in moving)
+        assert all(row.start_ms <= e.start_ms + 1e-9 for e in own)
+
+
+def test_the_bytes_of_the_commands_are_those_that_they_move():
+    """With room for everything only the image and the parameters come in, and the outputs go out, each once."""
+    item = network(1)
+    roomy = scheduled(item, lanes=1, estimates=estimates(item))
+    line = timeline(roomy)
+    loads = sum(event.bytes for event in line.events if event.engine == "DMA in")
+    held = sum(b.bytes for b in roomy.schedule.buffers if b.holds == "parameters")
+    assert loads == 3 * 16 * 20 + held
+    assert sum(event.bytes for event in line.events if event.engine == "DMA out") == 7 + 16 * 8 * 10
+
+
+def test_what_is_not_public_stays_unknown():
+    item = network(1)
+    given = estimates(item, launch_ms=None, crossing_ms=dict.fromkeys((*item.inputs, *item.outputs)))
+    first = given.layers[0].__class__("conv_t1", 5, None, None, 0.0, 0.0, {}, "unknown", None, ("clock_hz",))
+    unknown = estimates(
+        item, energy_mj=None, layers=(first, *given.layers[1:]), launch_ms=None, crossing_ms=given.crossing_ms
+    )
+    line = timeline(scheduled(item, estimates=unknown))
+    assert (line.ms, line.cycles, line.energy_mj, line.events) == (None, None, None, ())
+    assert line.missing == ("clock_hz", "link_bytes_per_second", "launch_s")
+    assert line.rows[0].start_ms == 0.0
+    assert line.rows[1].start_ms is None
+    assert timeline(scheduled(item, estimates=given)).ms == pytest.approx(sum(layer.ms for layer in given.layers))
+
+
+def test_no_estimates_no_timeline():
+    assert timeline(network(1)) is None
+    assert timeline(scheduled(network(1))) is None
+
+
+def test_the_utilization_is_macs_over_what_the_array_could_do(planned):
+    row = timeline(planned).rows[1]
+    assert row.utilization == pytest.approx(200 / (4096 * 5e8 * 2e-3))
+
+
+def test_the_trace_keeps_the_trace_event_format(planned):
+    """The keys that the format demands: name, ph, ts, pid, tid; dur of complete events; args of metadata events."""
+    line = timeline(planned)
+    document = json.loads(json.dumps(trace([("a", line), ("b", line)]), allow_nan=False))
+    assert document["displayTimeUnit"] in ("ms", "ns")
+    complete = [event for event in document["traceEvents"] if event["ph"] == "X"]
+    metadata = [event for event in document["traceEvents"] if event["ph"] == "M"]
+    assert len(complete) + len(metadata) == len(document["traceEvents"])
+    assert len(complete) == 2 * len(line.events)
+    for event in complete:
+        assert isinstance(event["name"], str)
+        assert event["ts"] >= 0
+        assert event["dur"] >= 0
+        assert (type(event["pid"]), type(event["tid"])) == (int, int)
+    named = {(e["pid"], e["tid"]): e["args"]["name"] for e in metadata if e["name"] == "thread_name"}
+    assert {(e["pid"], e["tid"]) for e in complete} <= named.keys()
+    assert set(named.values()) == set(ENGINES)
+    processes = {e["pid"]: e["args"]["name"] for e in metadata if e["name"] == "process_name"}
+    assert processes == {1: "a (a priori estimate)", 2: "b (a priori estimate)"}
+    second = [event for event in complete if event["pid"] == 2]
+    assert min(event["ts"] for event in second) == pytest.approx(1e3 * (line.ms + 0.5))
