@@ -38,6 +38,9 @@ from runtime.swap import Outcome, Swap, Watcher
 TOKEN = "NPU_RUN_TOKEN"
 """Environment variable with the token that the live page's visitors need; not an option, which others could list."""
 
+SPARE = "kept.npub"
+"""File in the ``--state`` folder: a copy of the last bundle that proved itself, for when a new one does not start."""
+
 COMMANDS = """\
 other commands:
   npu-run info BUNDLE [--json]      what is in a bundle, and who signed it
@@ -169,7 +172,8 @@ def _sessions(
     def tell(outcome: Outcome) -> None:
         _say(f"bundle version {outcome.version}: {outcome.state}{f' ({outcome.reason})' if outcome.reason else ''}")
 
-    swap = Swap(options.bundle, opening, delegate=options.delegate, strict=options.strict, tell=tell)
+    spare = None if options.state is None else options.state / SPARE
+    swap = Swap(options.bundle, opening, delegate=options.delegate, strict=options.strict, spare=spare, tell=tell)
     stack.callback(swap.close)
     stack.callback(Watcher(options.bundle, swap).close)
     _announce(swap.session(), opening)

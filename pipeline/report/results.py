@@ -36,7 +36,7 @@ class Epoch(_Row):
 
 
 class LayerError(_Row):
-    """One row of ``quantize/errors.json``, see ``pipeline.quantize.errors.LayerError``."""
+    """One row of ``quantize/errors.json``, see ``pipeline.quantize.sensitivity.Sensitivity``."""
 
     node: str
     op: str

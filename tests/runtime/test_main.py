@@ -193,6 +193,21 @@ def test_a_bundle_cannot_talk_to_the_terminal(capsys, tmp_path, frames):
     assert (refused[0], "no\\x1bne: cannot be read" in refused[2]) == (1, True)
 
 
+def test_a_watching_run_starts_with_the_last_good_bundle_when_the_new_one_is_bad(capsys, tmp_path, frames, tiny_bundle):
+    live = tmp_path / "live.npub"
+    live.write_bytes(tiny_bundle.read_bytes())
+    words = (live, "--source", frames, "--watch", "--state", tmp_path / "state")
+    code, _, err = run(capsys, *words)
+    assert (code, "bundle version 1: kept" in err) == (0, True)
+    assert (tmp_path / "state" / "kept.npub").read_bytes() == live.read_bytes()
+    live.write_bytes(broken_golden(tmp_path, tiny_bundle).read_bytes())
+    code, _, err = run(capsys, *words)
+    assert code == 0
+    assert "live.npub: fails its self-test: 1 of 768 bytes of boxes_q differ" in err
+    assert "tiny version 1, not signed" in err
+    assert run(capsys, *words[:-2])[0] == 1
+
+
 def test_limits_of_a_file(capsys, tmp_path, tiny_bundle):
     (tmp_path / "limits.json").write_text('{"files": 2}')
     code, _, err = run(capsys, "info", tiny_bundle, "--limits", tmp_path / "limits.json")
