@@ -90,8 +90,7 @@ def noise(rows: Sequence[LayerError]) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.tick_params(length=0)
-<<<<<<< HEAD
-        return _svg(figure, "Signal to quantization noise of each layer, in execution order")
+        return svg(figure, "Signal to quantization noise of each layer, in execution order")
 
 
 ENGINES = ("DMA in", "MAC", "vector", "DMA out")
@@ -103,17 +102,17 @@ _FINEST = 1200
 def timeline(events: Sequence[TraceEvent]) -> str:
     """When each engine is busy, in milliseconds from the start of an inference."""
     end = max(event.ts + event.dur for event in events) / 1e3
-    with _style("timeline"):
-        figure, axes = _axes(7.2, 2.4, left=0.8)
+    with style("timeline"):
+        figure, axes = blank(7.2, 2.4, left=0.8)
         for row, engine in enumerate(reversed(ENGINES)):
             bars = _bars([e for e in events if e.cat == engine], end / _FINEST)
-            colour = _FIRST if engine in ("MAC", "vector") else _SECOND
+            colour = FIRST if engine in ("MAC", "vector") else SECOND
             axes.broken_barh(bars, (row - 0.3, 0.6), facecolors=colour, edgecolors="none")
-        axes.set_yticks(range(len(ENGINES)), list(reversed(ENGINES)), color=_INK)
+        axes.set_yticks(range(len(ENGINES)), list(reversed(ENGINES)), color=INK)
         axes.set(xlim=(0, end), ylim=(-0.5, len(ENGINES) - 0.5), xlabel="ms")
         axes.grid(axis="x")
         axes.tick_params(length=0)
-        return _svg(figure, "When each engine of the NPU is busy during one inference, estimated")
+        return svg(figure, "When each engine of the NPU is busy during one inference, estimated")
 
 
 def _bars(events: Sequence[TraceEvent], finest: float) -> list[tuple[float, float]]:
@@ -128,22 +127,6 @@ def _bars(events: Sequence[TraceEvent], finest: float) -> list[tuple[float, floa
             bars.pop()
         bars.append((start, stop - start))
     return bars
-
-
-def _style(salt: str) -> AbstractContextManager[None]:
-    """Draw in the page's style; ``salt`` makes a chart's identifiers its own, and the same every time."""
-    return mpl.rc_context({**_STYLE, "svg.hashsalt": salt})
-
-
-def _axes(width: float, height: float, left: float = 0.5) -> tuple[Figure, Axes]:
-    """A figure of so many inches with room for labels at the left, below, and for a legend or title above."""
-    right, bottom, top = 0.08, 0.42, 0.25
-    figure = Figure(figsize=(width, height))
-    room = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
-    return figure, figure.add_axes(room)
-=======
-        return svg(figure, "Signal to quantization noise of each layer, in execution order")
->>>>>>> main
 
 
 def _over_epochs(epochs: Sequence[Epoch], what: str) -> tuple[Figure, Axes]:
