@@ -58,6 +58,42 @@ def test_checks_give_the_numbers_of_the_text(tmp_path):
     assert f"{totals['nodes']} operators all run on the NPU: {totals['latency_ms']:.1f} ms {band}" in TEXT
 
 
+EXPORT = """
+import sys
+from pathlib import Path
+from pipeline import configfile, tasks
+from pipeline.graph.capture import capture
+from pipeline.graph.model import save
+from pipeline.tasks.detection.model import example_input
+for path in map(Path, sys.argv[1:]):
+    task = tasks.load(configfile.load(path).config)
+    image = example_input(task.preprocess.width, task.preprocess.height)
+    save(capture(task.build().eval(), image, task.input_name, task.output_names, 18), Path(f"{path.stem}.onnx"))
+"""
+"""Writes the networks of use cases before training: what they cost does not depend on their weights."""
+
+
+def test_comparisons_give_the_numbers_of_the_text(tmp_path):
+    section = TEXT.split("## Is the NPU worth it?")[1].split("\n## ")[0]
+    tables = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    names = ["cctv", "awkward-head"]
+    made = process(["-c", EXPORT, *(ROOT / f"configs/{name}.yaml" for name in names)], tmp_path)
+    assert made.returncode == 0, made.stderr
+    for name, table in zip(names, tables, strict=True):
+        done = process(["-m", "pipeline", "compare", f"{name}.onnx", "--json"], tmp_path)
+        assert done.returncode == 0, done.stderr
+        rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+        lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+        assert len(lines) > 10
+        for device, coverage, partitions, ms, *_, worth in lines:
+            row = rows[device]
+            assert float(ms) == pytest.approx(row["latency_ms"], rel=0.01), device  # Ethos-U compresses weights
+            assert coverage in ("", f"{100 * row['coverage']:.1f} %"), device
+            assert partitions == f"{row['partitions']} ({row['npu_partitions']})", device
+            answer = {"uncertain": "perhaps", None: "the host alone"}.get(row["worth"], row["worth"])
+            assert worth.partition(":")[0] == answer, device
+
+
 @pytest.mark.parametrize("words", [w for w in first_words("pipeline") if w[0] != "check"], ids=" ".join)
 def test_pipeline_understands(words, tmp_path):
     dry = ["--dry-run", "--runs", tmp_path] if words[0] in ("run", "compare") else []

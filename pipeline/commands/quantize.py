@@ -46,6 +46,9 @@ def quantize_command(
     ] = "letterbox",
     size: Size = None,
     images: Annotated[int | None, typer.Option(min=1, help="The most calibration images, taken evenly.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Begin no other trial after these.")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="LAYER", help="Say all about one layer.")] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Gate: signal to noise of the outputs, in dB.")] = None,
@@ -72,7 +75,7 @@ def quantize_command(
     order = job.Order(
         model=model, calibration=calibration, target=chip, recipe=wanted,
         preparation=Preparation(*preparation_numbers, layout, fit),
-        out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings,
+        out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings, budget=budget,
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
         done = job.run(order, console)

@@ -13,6 +13,9 @@ EVERY = "all"
 GPU = "jetson-xavier-nx-gpu"
 """Full freedom: what a model would take where everything runs."""
 
+HOSTS = Path("hosts")
+"""Where a user has host profiles of their own."""
+
 
 def profiles(wanted: str, folder: Path) -> tuple[Path, ...]:
     """The profiles of ``wanted``, and that of the GPU, sorted by name.
@@ -56,7 +59,7 @@ def load(paths: Sequence[Path], host: str | None) -> tuple[Candidate, ...]:
         TargetError: a profile is wrong, or a host cannot be found.
     """
     targets = [library.load(path) for path in paths]
-    known = {name: hosts.load(hosts.find(name, hosts.folder())) for name in {_host(t, host) for t in targets} if name}
+    known = {name: hosts.load(hosts.resolve(name, HOSTS)) for name in {_host(t, host) for t in targets} if name}
     return tuple(Candidate(t, known.get(_host(t, host) or "")) for t in targets)
 
 

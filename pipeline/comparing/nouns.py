@@ -88,7 +88,8 @@ class Row:
         worth: whether the device beats its host, ``None`` in a host's own row; not known without a time or a host,
             and where it seems not to but may have operators that are not public.
         energy_mj: of everything that works, as ``pipeline.cost.model.Totals``; ``None`` when one's power is not known.
-        power_w: rated power of the device, host apart unless its profile says otherwise.
+        known_energy_mj: of those whose power is known.
+        energy_missing: names of the powers that are not known though the placement uses them.
         price: of the device.
         accuracy: of int8 under the target's scheme and contract.
         missing: names of figures that are not public and would have counted: the time is a lower bound as to them.
@@ -111,7 +112,8 @@ class Row:
     cpu_ms: float | None
     worth: Worth | None
     energy_mj: float | None
-    power_w: float | None
+    known_energy_mj: float | None
+    energy_missing: tuple[str, ...]
     price: Price | None
     accuracy: Accuracy | None
     missing: tuple[str, ...]
@@ -129,10 +131,8 @@ class Row:
 
     @property
     def fps_per_watt(self) -> float | None:
-        """Of the rated power; unknown where the device has no part, for the host's power is not known."""
-        if self.fps is None or self.power_w is None or not self.npu_partitions:
-            return None
-        return self.fps / self.power_w
+        """Inferences per joule."""
+        return 1e3 / self.energy_mj if self.energy_mj else None
 
     @property
     def fps_per_dollar(self) -> float | None:

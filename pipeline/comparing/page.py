@@ -34,7 +34,8 @@ def page(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    words = (wording.known, wording.band, wording.worth, wording.unit, wording.partitions, wording.coverage)
+    words = (wording.known, wording.band, wording.worth, wording.unit, wording.partitions, wording.coverage,
+             wording.energy, wording.per_watt)  # fmt: skip
     environment.filters.update({each.__name__: each for each in (*words, wording.accuracy, percent, count, plain)})
     numbered = list(enumerate(comparison.rows, 1))
     floating = comparison.accuracy

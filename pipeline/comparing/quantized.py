@@ -71,16 +71,12 @@ def forms(loaded: LoadedConfig, options: Options, profiles: Sequence[Path]) -> t
 
 def outlook(loaded: LoadedConfig, options: Options, wanted: Sequence[Form]) -> Iterator[str]:
     """A line for each stage and form: whether it is fresh, or why ``measure`` would make it; changes nothing."""
-    stages = {stage.name: stage for stage in plan(loaded, options).stages}
-    train = stages[TRAIN.name]
+    train = next(stage for stage in plan(loaded, options).stages if stage.name == TRAIN.name)
     yield _told(TRAIN.name, train.why)
     for form in wanted:
-        if not train.current:
-            why = f"{TRAIN.name} comes first"
-        elif form.folder is None:
-            why = stages[QUANTIZE.name].why
-        else:
-            why = _plan(loaded, options, form).assess(QUANTIZE).why
+        why = f"{TRAIN.name} comes first"
+        if train.current:
+            why = _plan(loaded, options, form).assess(QUANTIZE).brief
         yield _told(f"{QUANTIZE.name} for {form.names}", why)
 
 

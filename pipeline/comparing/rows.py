@@ -69,7 +69,6 @@ def _row(checked: Check, candidate: Candidate, beside: Time | None, measured: Me
     """The row of a target; ``beside`` is what its host takes alone."""
     target, used = candidate.target, checked.cut.npu_partitions > 0
     time = _time(checked.totals)
-    power = target.figures.get("power_w")
     worth = _worth(time, beside, used)
     return Row(
         name=target.name,
@@ -88,7 +87,8 @@ def _row(checked: Check, candidate: Candidate, beside: Time | None, measured: Me
         cpu_ms=None if beside is None else beside.ms,
         worth=Worth.UNKNOWN if worth is Worth.NO and target.operators_unknown else worth,
         energy_mj=checked.totals.energy_mj,
-        power_w=None if power is None else power.value,
+        known_energy_mj=checked.totals.known_energy_mj,
+        energy_missing=checked.totals.energy_missing,
         price=_price(target),
         accuracy=measured.int8.get(target.name),
         missing=checked.totals.missing,
@@ -116,7 +116,8 @@ def _host_row(name: str, graph: Graph, target: Target, host: HostProfile) -> Row
         cpu_ms=alone.totals.ms,
         worth=None,
         energy_mj=alone.totals.energy_mj,
-        power_w=None,
+        known_energy_mj=alone.totals.known_energy_mj,
+        energy_missing=alone.totals.energy_missing,
         price=None,
         accuracy=None,
         missing=alone.totals.missing,

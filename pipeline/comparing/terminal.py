@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from pipeline.comparing.nouns import Comparison, Row
-from pipeline.comparing.wording import accuracy, band, coverage, known, partitions, unit, worth
+from pipeline.comparing.wording import accuracy, band, coverage, energy, known, partitions, per_watt, unit, worth
 from pipeline.report.formats import count, percent, plural
 
 Column = tuple[str, Callable[[Row], str]]
@@ -26,8 +26,8 @@ def _columns(comparison: Comparison) -> list[Column]:
         ("ms", lambda row: known(row.ms)),
         ("band", band),
         ("fps", lambda row: known(row.fps)),
-        ("mJ", lambda row: known(row.energy_mj)),
-        ("fps/W", lambda row: known(row.fps_per_watt)),
+        ("mJ", energy),
+        ("fps/W", per_watt),
         ("fps/$", lambda row: known(row.fps_per_dollar)),
     ]
     if comparison.accuracy is not None:
@@ -55,11 +55,12 @@ def _table(comparison: Comparison) -> Iterator[str]:
 
 def _legend(comparison: Comparison) -> Iterator[str]:
     yield "Times are estimated, never measured on a device; partitions in all (on the NPU or GPU)."
-    yield "Energy and fps/W: rated power of the device, host apart; fps/$: its price of 2019 or 2020, host apart."
-    missing: dict[str, list[str]] = {}
-    for row in comparison.rows:
-        if row.time is not None and row.missing:
-            missing.setdefault(", ".join(row.missing), []).append(row.name)
-    for figures, names in missing.items():
-        yield f"Not public, so not in the times ({figures}): {', '.join(names)}"
+    yield "fps/W: inferences per joule; > and < where a power is not known; fps/$: price of 2019 or 2020, host apart."
+    timed = [row for row in comparison.rows if row.time is not None]
+    for said, lacking in (
+        ("Not public, so not in the times", {row.name: row.missing for row in timed}),
+        ("Not public, so not in the mJ", {r.name: r.energy_missing for r in timed if r.known_energy_mj}),
+    ):
+        for figures in dict.fromkeys(filter(None, lacking.values())):
+            yield f"{said} ({', '.join(figures)}): {', '.join(n for n, own in lacking.items() if own == figures)}"
     yield from (f"note: {note}" for note in comparison.notes)

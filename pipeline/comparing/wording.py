@@ -39,6 +39,20 @@ def known(number: float | None) -> str:
     return count(number) if number >= 100 else plain(number, 3)
 
 
+def energy(row: Row) -> str:
+    """Millijoules; more than those that are known, where a power is missing."""
+    if row.energy_mj is None and row.known_energy_mj:
+        return f">{known(row.known_energy_mj)}"
+    return known(row.energy_mj)
+
+
+def per_watt(row: Row) -> str:
+    """Inferences per joule; less than those of the energy that is known, where a power is missing."""
+    if row.energy_mj is None and row.known_energy_mj:
+        return f"<{known(1e3 / row.known_energy_mj)}"
+    return known(row.fps_per_watt)
+
+
 def partitions(row: Row) -> str:
     """How many partitions, and how many of them on the device."""
     return f"{row.partitions} ({row.npu_partitions})"

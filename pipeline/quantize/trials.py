@@ -2,8 +2,9 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import onnx
 
@@ -13,10 +14,12 @@ from pipeline.quantize import correction, equalization, ptq, qdq, rounding, writ
 from pipeline.quantize.calibrate import Calibration, Tap, calibrate
 from pipeline.quantize.encodings import Encodings
 from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.journal import Journal
 from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.score import Score, score
+from pipeline.quantize.split import Split
 from pipeline.quantize.walk import walk
 from pipeline.targets.profile import Target
 
@@ -73,80 +76,73 @@ class Found:
     Attributes:
         state: what was kept.
         trials: everything that was tried, in order.
-        score: the outputs against the float model's; ``None`` when the recipe decides nothing.
+        untried: what the budget left no time for.
+        score: the outputs against the float model's, on the images that decided, so a little kind to itself; ``None``
+            when the recipe decides nothing.
     """
 
     state: State
     trials: tuple[Trial, ...]
+    untried: tuple[str, ...]
     score: Score | None
 
 
+@dataclass(frozen=True)
+class Search:
+    """How a search is run.
+
+    Attributes:
+        journal: what was measured before, and what is measured now.
+        budget: seconds after which nothing new is begun; the first trial is always made. ``None`` for any time.
+        tell: is told every trial.
+    """
+
+    journal: Journal = field(default_factory=Journal)
+    budget: float | None = None
+    tell: Callable[[Trial], None] = lambda trial: None
+
+
 @dataclass
-class _Search:
+class _Trials:
     """The trials of one recipe."""
 
     recipe: Recipe
     scheme: Scheme
     target: Target
-    images: "Split"
+    images: Split
     wanted: Sequence[Mapping[str, Real]]
-    tell: Callable[[Trial], None]
+    search: Search
     trials: list[Trial] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
     best: tuple[State, Score] | None = None
+    started: float = field(default_factory=time.monotonic)
 
     def judge(self, what: str, made: Callable[[], State]) -> None:
-        """Make a state, score it, and keep it if it is the best so far."""
-        start = time.perf_counter()
-        state = made()
-        found = score(Engine(state.quantized(), self.target), self.images.judging, self.wanted)
+        """Make a state, score it, and keep it if it is the best so far; what the journal knows is not run again."""
+        start = time.monotonic()
+        known = self.search.journal.known(what)
+        if known is None and self._is_over():
+            self.untried.append(what)
+            return
+        state = None if known is not None else made()
+        found = known or self._scored(what, state)
         kept = self.best is None or found.sqnr_db > self.best[1].sqnr_db
         if kept:
-            self.best = state, found
-        trial = Trial(what, found.sqnr_db, kept, time.perf_counter() - start)
+            self.best = state or made(), found
+        trial = Trial(what, found.sqnr_db, kept, time.monotonic() - start)
         self.trials.append(trial)
-        self.tell(trial)
+        self.search.tell(trial)
 
+    def _is_over(self) -> bool:
+        budget = self.search.budget
+        return self.best is not None and budget is not None and time.monotonic() - self.started > budget
 
-@dataclass(frozen=True)
-class Split:
-    """The calibration images in their parts.
-
-    Attributes:
-        every: all of them; each iteration reads them again.
-        learning: to round and correct with.
-        judging: to decide with; others than those, unless there are too few.
-    """
-
-    every: Callable[[], Iterable[Real]]
-    learning: Sequence[Real]
-    judging: Sequence[Real]
-
-
-def split(
-    count: int,
-    recipe: Recipe,
-    every: Callable[[], Iterable[Real]],
-    pick: Callable[[Sequence[int]], Sequence[Real]],
-) -> tuple[Split, tuple[str, ...]]:
-    """Every third image to judge with, the others to learn from, each evenly up to what ``recipe`` says; and notes.
-
-    Args:
-        count: how many images there are.
-        recipe: how many to take.
-        every: all of them, each time anew.
-        pick: those at some places, ascending.
-    """
-    judging = _evenly(range(1, count, 3), recipe.judging_images)
-    if not judging:
-        same = pick(range(count))
-        said = "the one calibration image is both learnt from and judged with; give 3 or more"
-        return Split(every, same, same), (said,)
-    learning = _evenly([place for place in range(count) if place % 3 != 1], recipe.learning_images)
-    return Split(every, pick(learning), pick(judging)), ()
-
-
-def _evenly(places: Sequence[int], most: int) -> Sequence[int]:
-    return places if len(places) <= most else [places[i * len(places) // most] for i in range(most)]
+    def _scored(self, what: str, state: State | None) -> Score:
+        if state is None:
+            raise ValueError(f"{what} was not made")
+        found = score(Engine(state.quantized(), self.target), self.images.judging, self.wanted)
+        self.search.journal.add(what, found)
+        return found
 
 
 def run(
@@ -156,7 +152,7 @@ def run(
     recipe: Recipe,
     target: Target,
     scheme: Scheme,
-    tell: Callable[[Trial], None] = lambda trial: None,
+    search: Search | None = None,
 ) -> Found:
     """Quantize ``model`` as ``recipe`` says.
 
@@ -167,7 +163,7 @@ def run(
         recipe: what to try.
         target: whose contract decides.
         scheme: of that target.
-        tell: is told every trial.
+        search: with what journal and budget; none unless given.
 
     Raises:
         ConfigError: an override matches no activation.
@@ -177,19 +173,20 @@ def run(
     first = _choosings(recipe, graph)[0]
     least = recipe.weight_range[0] == "mse"
     if not recipe.judged:
-        return Found(_state(model, graph, calibration, scheme, first, least), (), None)
+        return Found(_state(model, graph, calibration, scheme, first, least), (), (), None)
     outputs = [o.name for o in model.graph.output]
     tap = Tap(model, outputs)
-    search = _Search(recipe, scheme, target, images, [tap.read(image) for image in images.judging], tell)
+    wanted = [tap.read(image) for image in images.judging]
+    made = _Trials(recipe, scheme, target, images, wanted, search or Search())
     for choosing in _choosings(recipe, graph):
         for kind in recipe.weight_range:
-            made = _maker(model, graph, calibration, scheme, choosing, kind == "mse")
-            search.judge(f"range {_said(choosing)}, weights {kind}", made)
-    _equalize(search, model, calibration)
-    _recover(search)
-    if search.best is None:
-        raise ConfigError("nothing could be tried", where="recipe")
-    return Found(search.best[0], tuple(search.trials), search.best[1])
+            maker = _maker(model, graph, calibration, scheme, choosing, kind == "mse")
+            made.judge(f"range {_said(choosing)}, weights {kind}", maker)
+    _equalize(made, model, calibration)
+    _recover(made)
+    if made.best is None:
+        raise ConfigError("names no range", where="recipe")
+    return Found(made.best[0], tuple(made.trials), tuple(made.untried), made.best[1])
 
 
 def _maker(
@@ -227,35 +224,46 @@ def _said(choosing: Choosing) -> str:
     return f"{choosing.choice} {choosing.percentile:g}" if choosing.choice == "percentile" else choosing.choice
 
 
-def _equalize(search: _Search, model: onnx.ModelProto, calibration: Calibration) -> None:
+def _equalize(trials: _Trials, model: onnx.ModelProto, calibration: Calibration) -> None:
     """Try every aim of equalization, each with the range choices again, for they depend on it."""
-    for aim in search.recipe.equalize:
-        moved, places = equalization.equalize(
-            model, calibration.channels, search.scheme, aim, search.recipe.absorb_high_bias
-        )
+    absorb = trials.recipe.absorb_high_bias
+    for aim in trials.recipe.equalize:
+        moved, places = equalization.equalize(model, calibration.channels, trials.scheme, aim, absorb)
         if not places:
             return
-        graph = view(moved)
-        again = calibrate(moved, graph, search.images.every())
-        for choosing in _choosings(search.recipe, graph):
-            least = search.best is not None and search.best[0].least_error
-            made = _maker(moved, graph, again, search.scheme, choosing, least)
-            search.judge(f"equalized for {aim} at {places} places, range {_said(choosing)}", made)
+        again = _Again(moved, trials)
+        for choosing in _choosings(trials.recipe, again.graph):
+            what = f"equalized for {aim} at {places} places, range {_said(choosing)}"
+            trials.judge(what, partial(again.state, choosing))
 
 
-def _recover(search: _Search) -> None:
+class _Again:
+    """An equalized model, calibrated anew when it is first needed."""
+
+    def __init__(self, model: onnx.ModelProto, trials: _Trials) -> None:
+        self.model, self.trials, self.graph = model, trials, view(model)
+        self._calibration: Calibration | None = None
+
+    def state(self, choosing: Choosing) -> State:
+        if self._calibration is None:
+            self._calibration = calibrate(self.model, self.graph, self.trials.images.every())
+        least = self.trials.best is not None and self.trials.best[0].least_error
+        return _state(self.model, self.graph, self._calibration, self.trials.scheme, choosing, least)
+
+
+def _recover(trials: _Trials) -> None:
     """Round the weights and correct the biases of the best state so far."""
-    if search.best is None:
+    if trials.best is None:
         return
-    if search.recipe.bias_correction == "fast":
-        state = search.best[0]
-        search.judge("biases corrected, fast", lambda: _corrected(state))
-    if search.recipe.rounding == "compensated":
-        state = search.best[0]
-        search.judge("weights rounded for the outputs", lambda: _walked(search, state, rounding.compensate))
-    if search.recipe.bias_correction == "full":
-        state = search.best[0]
-        search.judge("biases corrected, full", lambda: _walked(search, state, correction.correct))
+    if trials.recipe.bias_correction == "fast":
+        state = trials.best[0]
+        trials.judge("biases corrected, fast", lambda: _corrected(state))
+    if trials.recipe.rounding == "compensated":
+        state = trials.best[0]
+        trials.judge("weights rounded for the outputs", lambda: _walked(trials, state, rounding.compensate))
+    if trials.recipe.bias_correction == "full":
+        state = trials.best[0]
+        trials.judge("biases corrected, full", lambda: _walked(trials, state, correction.correct))
 
 
 def _corrected(state: State) -> State:
@@ -263,12 +271,12 @@ def _corrected(state: State) -> State:
     return replace(state, model=writeback.shifted(state.model, shifts))
 
 
-def _walked(search: _Search, state: State, change: Callable[..., bool]) -> State:
+def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State:
     """``state`` with ``change`` made at every unit that is better for it, on the engine, in order."""
-    engine = Engine(state.quantized(), search.target)
-    images = [*search.images.learning, *search.images.judging]
-    learn = len(search.images.learning)
-    if search.images.learning is search.images.judging:
-        images = list(search.images.learning)
+    engine = Engine(state.quantized(), trials.target)
+    images = [*trials.images.learning, *trials.images.judging]
+    learn = len(trials.images.learning)
+    if trials.images.learning is trials.images.judging:
+        images = list(trials.images.learning)
     changed = [step.node.name for step in walk(engine, state.model, images) if change(step, learn)]
     return replace(state, model=writeback.written(state.model, engine, changed))

@@ -37,6 +37,7 @@ def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
         "worst_layer": None if worst is None else worst.node,
         "first_divergence": None if first is None else first.node,
         "trials": [asdict(trial) for trial in done.trials],
+        "untried": list(done.untried),
         "layers": [_layer(row, prices[row.node].device, prices[row.node].ms) for row in done.layers],
         "notes": list(done.notes),
         "gates_missed": list(gates),

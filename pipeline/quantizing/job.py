@@ -1,7 +1,7 @@
 """One model quantized for one target: read, calibrate, try, write, and judge what was written."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from pipeline.quantize import scheme as schemes
 from pipeline.quantize.calibrate import Calibration, Tap, calibrate
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.images import Images, Preparation, Watched
+from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.prepare import Prepared, prepare
 from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Calibrated, Recipe
 from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
-from pipeline.quantize.trials import Split, Trial
+from pipeline.quantize.split import Split, split
+from pipeline.quantize.trials import Search, Trial
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
@@ -48,6 +50,7 @@ class Order:
         size: width and height, for a model that leaves them open.
         images: the most calibration images, taken evenly; ``None`` for all.
         encodings: ranges to take as they are, instead of choosing any.
+        budget: seconds after which no other trial is begun; ``None`` for any time.
     """
 
     model: Path
@@ -59,6 +62,12 @@ class Order:
     size: tuple[int, int] | None = None
     images: int | None = None
     encodings: Path | None = None
+    budget: float | None = None
+
+    @property
+    def journal(self) -> Path:
+        """Where a search keeps what it has measured until it is over."""
+        return self.out.with_suffix(".trials.jsonl")
 
     @property
     def encodings_out(self) -> Path:
@@ -79,6 +88,7 @@ class Done:
         order: what was asked for.
         calibrated: images and their digest.
         trials: everything that was tried.
+        untried: what the budget left no time for.
         score: of the written file on the engine.
         layers: what each loses.
         placed: where the target runs each operator, and at what price.
@@ -89,6 +99,7 @@ class Done:
     order: Order
     calibrated: Calibrated
     trials: tuple[Trial, ...]
+    untried: tuple[str, ...]
     score: Score
     layers: tuple[Sensitivity, ...]
     placed: Check
@@ -111,26 +122,39 @@ def run(order: Order, progress: Progress) -> Done:
     clock.lap("reading")
     calibration, calibrated = _calibrate(prepared, images, order.recipe, progress)
     clock.lap("calibrating")
-    split, split_notes = trials.split(
+    parts, split_notes = split(
         len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
     )
-    progress.start(0, "trying")
-    found = _quantize(order, prepared, calibration, split, lambda trial: progress.message(str(trial)))
+    journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
+    found = _quantize(order, prepared, calibration, parts, journal, progress)
     clock.lap("quantizing")
-    model = checked(found.state.quantized(), order.out)
-    _write(order.out, model.SerializeToString(deterministic=True))
-    written = load(order.out)
+    written = _written(order.out, found.state)
     engine = Engine(written, order.target)
     tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
-    scored = score(engine, split.judging, [tap.read(image) for image in split.judging])
-    layers = sensitivities(engine, found.state.model, split.judging[:MOST_LAYER_IMAGES])
+    scored = score(engine, parts.judging, [tap.read(image) for image in parts.judging])
+    layers = sensitivities(engine, found.state.model, parts.judging[:MOST_LAYER_IMAGES])
     clock.lap("judging")
+    _save(order, found, calibrated, scored)
+    if not found.untried:
+        journal.finish()
+    notes = (*prepared.notes, *split_notes, *_untried(order, found), *_fallbacks(engine))
+    notes = (*notes, *_findings(prepared, calibration, found.state))
+    tried, left, placed = found.trials, found.untried, _placed(order, written)
+    return Done(order, calibrated, tried, left, scored, layers, placed, notes, clock.laps)
+
+
+def _written(path: Path, state: trials.State) -> onnx.ModelProto:
+    """The quantized model, as whoever reads ``path`` finds it."""
+    _write(path, checked(state.quantized(), path).SerializeToString(deterministic=True))
+    return load(path)
+
+
+def _save(order: Order, found: trials.Found, calibrated: Calibrated, scored: Score) -> None:
+    """The encodings and the recipe beside the quantized file."""
     metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
     saved = order.recipe.model_copy(update={"target": order.target.name, "calibrated": calibrated, "metrics": metrics})
     found.state.encodings.save(order.encodings_out)
     _write(order.recipe_out, recipes.dump(saved).encode())
-    notes = (*prepared.notes, *split_notes, *_fallbacks(engine), *_findings(prepared, calibration, found.state))
-    return Done(order, calibrated, found.trials, scored, layers, _placed(order, written), notes, clock.laps)
 
 
 def missed(done: Done, min_sqnr: float | None) -> tuple[str, ...]:
@@ -174,15 +198,33 @@ def _told(images: Watched, progress: Progress) -> Iterator[Real]:
 
 
 def _quantize(
-    order: Order, prepared: Prepared, calibration: Calibration, split: Split, tell: Callable[[Trial], None]
+    order: Order,
+    prepared: Prepared,
+    calibration: Calibration,
+    parts: Split,
+    journal: Journal,
+    progress: Progress,
 ) -> trials.Found:
+    """What the recipe makes of the model, or the encodings that were given."""
+    progress.start(0, "trying")
+    if len(journal):
+        progress.message(f"goes on after {len(journal)} trials that {order.journal.name} has")
+    search = Search(journal, order.budget, lambda trial: progress.message(str(trial)))
     scheme = schemes.of(order.target, order.recipe.power_of_two)
     if order.encodings is None:
-        return trials.run(prepared.model, calibration, split, order.recipe, order.target, scheme, tell)
+        return trials.run(prepared.model, calibration, parts, order.recipe, order.target, scheme, search)
     given = encodings.load(order.encodings)
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
-    return trials.Found(state, (), None)
+    return trials.Found(state, (), (), None)
+
+
+def _untried(order: Order, found: trials.Found) -> Sequence[str]:
+    """What the budget left out, and how to go on."""
+    if not found.untried:
+        return ()
+    left = f"the budget of {order.budget:g} s left out {len(found.untried)} trials, {found.untried[0]} first"
+    return (f"{left}; the same command goes on from {order.journal.name}",)
 
 
 def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:

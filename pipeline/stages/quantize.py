@@ -20,6 +20,8 @@ from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
+from pipeline.quantize.split import split
+from pipeline.quantize.trials import Search
 from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, QUANTIZED_MODEL, RECIPE
 from pipeline.targets import library
 from pipeline.targets.profile import Target
@@ -89,9 +91,10 @@ def _search(context: Context, task: Task, model: onnx.ModelProto, target: Target
     """Calibrate and try; every trial is told."""
     context.progress.start(context.config.quantize.calibration_images, "calibrating")
     calibration = calibrate(model, view(model), _calibration(task, context), recipe.needs_histograms)
-    split, _ = trials.split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
+    parts, _ = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
     wanted = scheme.of(target, recipe.power_of_two)
-    return trials.run(model, calibration, split, recipe, target, wanted, lambda t: context.progress.message(str(t)))
+    search = Search(tell=lambda trial: context.progress.message(str(trial)))
+    return trials.run(model, calibration, parts, recipe, target, wanted, search)
 
 
 def _save_recipe(path: Path, recipe: Recipe, target: Target, metrics: dict[str, float]) -> None:

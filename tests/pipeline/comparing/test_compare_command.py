@@ -12,8 +12,8 @@ from pipeline import cli
 KEYS = {
     "name", "title", "kind", "host", "hypothetical", "confidence", "provenance", "coverage", "coverage_possible",
     "partitions", "npu_partitions", "crossings", "latency_ms", "latency_low_ms", "latency_high_ms", "parts_ms",
-    "cpu_ms", "speedup", "worth", "fps", "energy_mj", "power_w", "fps_per_watt", "price_usd", "price_source",
-    "fps_per_dollar", "accuracy", "missing", "notes",
+    "cpu_ms", "speedup", "worth", "fps", "energy_mj", "known_energy_mj", "energy_missing", "fps_per_watt",
+    "price_usd", "price_source", "fps_per_dollar", "accuracy", "missing", "notes",
 }  # fmt: skip
 """What scripts read of a row."""
 

@@ -90,13 +90,18 @@ def test_ratios_follow_from_power_and_price():
     found = row(quick, "coral-edgetpu-pcie")
     assert found.npu_partitions == 1
     assert found.fps == pytest.approx(1000 / found.ms)
-    assert found.fps_per_watt == pytest.approx(found.fps / 2)  # 2 W: coral.ai/docs/edgetpu/benchmarks
     assert found.fps_per_dollar == pytest.approx(found.fps / 99.99)  # the Coral SoM's street price of 2020
-    assert found.energy_mj is None  # the power of its host is not known
+    used = found.time.npu_ms + found.time.crossing_ms + found.time.launch_ms
+    assert found.known_energy_mj == pytest.approx(2 * used)  # 2 W: coral.ai/docs/edgetpu/benchmarks
+    assert (found.energy_mj, found.fps_per_watt, found.energy_missing) == (None, None, ("host power_w",))
+    told = terminal.text(quick)
+    assert f" >{found.known_energy_mj:.3g} " in told
+    assert "Not public, so not in the mJ (host power_w): coral-edgetpu-pcie" in told
     module = row(
         rows.compare(SUBJECT, [Candidate(target("jetson-xavier-nx-dla"), slow_host())]), "jetson-xavier-nx-dla"
     )
     assert module.energy_mj == pytest.approx(10 * module.ms)  # 10 W, the module as a whole
+    assert module.fps_per_watt == pytest.approx(module.fps / 10)
     assert found.worth is Worth.YES
     assert found.speedup == pytest.approx(row(quick, "slow").ms / found.ms)
 

@@ -10,6 +10,7 @@ from pipeline.graph.view import view
 from pipeline.quantize import scheme, trials
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.recipe import PRESETS, Calibrated, Recipe, dump, load
+from pipeline.quantize.split import split
 
 TARGET = target("kirin-970")
 
@@ -54,8 +55,8 @@ def tried(recipe, floating=None, count=9):
     floating = floating or net()
     seen = images(SHAPE, count=count)
     taken = calibrate(floating, view(floating), seen, recipe.needs_histograms)
-    split, notes = trials.split(count, recipe, lambda: seen, lambda places: [seen[p] for p in places])
-    return trials.run(floating, taken, split, recipe, TARGET, scheme.of(TARGET)), notes
+    parts, notes = split(count, recipe, lambda: seen, lambda places: [seen[p] for p in places])
+    return trials.run(floating, taken, parts, recipe, TARGET, scheme.of(TARGET)), notes
 
 
 def test_each_trial_is_kept_only_if_it_is_the_best_so_far():
@@ -85,7 +86,7 @@ def test_each_trial_is_kept_only_if_it_is_the_best_so_far():
 
 def test_a_recipe_that_decides_nothing_is_not_judged():
     found, _ = tried(PRESETS["fast"])
-    assert (found.trials, found.score) == ((), None)
+    assert (found.trials, found.untried, found.score) == ((), (), None)
 
 
 def test_overrides_reach_the_tensors_they_name():
@@ -105,8 +106,8 @@ def test_one_image_is_learnt_from_and_judged_with_and_that_is_said():
 
 def test_the_split_is_even_and_disjoint():
     recipe = Recipe(learning_images=4, judging_images=3)
-    split, _ = trials.split(30, recipe, list, list)
-    assert len(split.learning) == 4
-    assert len(split.judging) == 3
-    assert not set(split.learning) & set(split.judging)
-    assert max(split.judging) > 15
+    parts, _ = split(30, recipe, list, list)
+    assert len(parts.learning) == 4
+    assert len(parts.judging) == 3
+    assert not set(parts.learning) & set(parts.judging)
+    assert max(parts.judging) > 15

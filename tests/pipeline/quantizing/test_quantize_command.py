@@ -72,6 +72,21 @@ def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, cap
     assert (folder / "taken.onnx").read_bytes() == (folder / "plain.onnx").read_bytes()
 
 
+def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
+    assert quantize(folder, "--out", folder / "whole.onnx") == 0
+    capsys.readouterr()
+    assert quantize(folder, "--budget", "0", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["trials"]) == 1
+    assert len(report["untried"]) >= 2
+    assert any("the budget of 0 s left out" in note for note in report["notes"])
+    assert (folder / "net.int8.trials.jsonl").exists()
+    assert quantize(folder) == 0
+    assert "goes on after 1 trials" in "".join(capsys.readouterr())
+    assert not (folder / "net.int8.trials.jsonl").exists()
+    assert (folder / "net.int8.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
+
+
 def test_pictures_an_explained_layer_and_a_gate(folder, capsys):
     (folder / "pictures").mkdir()
     for index in range(3):
