@@ -28,7 +28,7 @@ from runtime.streams.opening import Opened, open_all
 from runtime.zones import Happening
 
 PATIENCE_S, DURABLE_PATIENCE_S = 10.0, 2.0
-"""Seconds that sinks have, at the end, for the events that wait; the second where the queue keeps them anyway."""
+"""Seconds that sinks have, at the end, for the events that wait; the second when told to stop and they are kept."""
 
 Listener = Callable[[FrameResult], None]
 
@@ -244,7 +244,9 @@ class _Run:
             elif self.opened[source].kind != "live" and not self._broken and not self._stop.is_set():
                 self._broken.append(SourceError("has no frame", where=player.name))
         if self._recorder is not None:
-            self._recorder.close(PATIENCE_S if self.options.state is None else DURABLE_PATIENCE_S)
+            hurried = self._stop.is_set() and self.options.state is not None
+            for sink, count in self._recorder.close(DURABLE_PATIENCE_S if hurried else PATIENCE_S).items():
+                self._warn(f"{count} events wait in {self.options.state} for {sink}; the next run delivers them")
         if self._broken:
             raise self._broken[0]
         return [player.summary() for player in self._players]
