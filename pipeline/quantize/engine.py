@@ -133,7 +133,8 @@ class Engine:
 
     def _prepared(self, unit: Unit) -> Device | ort.InferenceSession:
         if unit.name not in self._ready:
-            self._ready[unit.name] = self._session(unit) if unit.program is None else Device(unit.program)
+            # One thread each: the threads of dozens of sessions that wait by spinning starve the one that works.
+            self._ready[unit.name] = self._session(unit) if unit.program is None else Device(unit.program, threads=1)
         return self._ready[unit.name]
 
     def _session(self, unit: Unit) -> ort.InferenceSession:
@@ -161,5 +162,6 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
     """ONNX Runtime's session of ``model`` on the CPU, silent, nothing fused into anything inexact."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
