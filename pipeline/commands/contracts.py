@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.commands.check import ModelFile, Targets
 from pipeline.errors import ModelError, UserError
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from pipeline.compile.moves import Movement
@@ -163,7 +164,7 @@ def _text(how: str, found: "Sequence[Movement]", refused: Mapping[str, str]) -> 
                 f"    {row.node} ({row.opcode}): {own} by itself; {_share(row.moved, row.elements)} in the net"
             )
     lines += [f"{name}: {why}" for name, why in refused.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _share(part: int, whole: int) -> str:
