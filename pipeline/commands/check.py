@@ -3,13 +3,14 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import progress
-from pipeline.errors import GateMissedError
+from pipeline.errors import GateMissedError, UserError
 from pipeline.files import exists
 
 if TYPE_CHECKING:
@@ -94,8 +95,14 @@ def check_command(
 
 
 def say(text: str) -> None:
-    """Print ``text``, which ends its last line or not."""
-    print(text, end="" if text.endswith("\n") else "\n", flush=True)
+    """Print ``text``, which ends its last line or not; raises ``UserError`` when that fails, as on a full disk."""
+    try:
+        print(text, end="" if text.endswith("\n") else "\n", flush=True)
+    except BrokenPipeError:  # whoever reads has read enough; typer ends the command
+        raise
+    except OSError as error:
+        sys.stdout = StringIO()  # what is left in the old one would fail again at the end
+        raise UserError(f"cannot be written: {error.strerror or error}", where="standard output") from error
 
 
 def dimensions(words: Sequence[str] | None) -> Mapping[str, int]:

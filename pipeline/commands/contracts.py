@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from pipeline.commands.check import ModelFile, Targets
+from pipeline.commands.check import ModelFile, Targets, say
 from pipeline.errors import ModelError, UserError
 from runtime.text import printable
 
@@ -66,7 +66,7 @@ def contracts_command(
             if len(pairs) == 1:
                 raise
             refused[second] = str(error)
-    print(_document(model, how, found, refused) if json else _text(how, found, refused))
+    say(_document(model, how, found, refused) if json else _text(how, found, refused))
 
 
 def _pairs(names: Sequence[str], own: str) -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -251,3 +253,11 @@ def test_fallbacks_on_text_are_saved(command, tmp_path):
     assert code == 0, err
     with np.load(next((tmp_path / "left").glob("*Equal*")) / "inputs.npz", allow_pickle=False) as inputs:
         assert all(array.dtype.kind == "U" for array in inputs.values())
+
+
+def test_a_full_standard_output_is_one_error(tmp_path):
+    onnx.save(swish_net(), tmp_path / "net.onnx")
+    words = [sys.executable, "-m", "pipeline", "check", str(tmp_path / "net.onnx"), *CORAL, "--json"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (a device, not a path of ours)
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: cannot be written: No space left on device\n")
