@@ -185,11 +185,10 @@ def targets_command(
     names = library.names(folder) if name is None else (name,)
     found = [library.load(library.find(each, folder)) for each in names]
     if markdown:
-        print(page.overview(found) if name is None else page.markdown(found[0]), end="")
+        check.say(page.overview(found) if name is None else page.markdown(found[0]))
         return
     width = max(len(target.name) for target in found)
-    for target in found:
-        print(f"{target.name:<{width}}  {target.title} (confidence: {page.confidence(target)})")
+    check.say("\n".join(f"{t.name:<{width}}  {t.title} (confidence: {page.confidence(t)})" for t in found))
 
 
 @app.command("bench")

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import ConfigError
+from pipeline.files import read_whole
 
 Keys = tuple[str | int, ...]
 """Where a setting is: keys of mappings and indices of lists, from the top."""
@@ -44,7 +45,7 @@ def read_text(path: Path) -> str:
         ConfigError: it does not exist, is a folder, cannot be read, is empty, or is not UTF-8 text.
     """
     try:
-        data = path.read_bytes()
+        data = read_whole(path)
     except FileNotFoundError:
         raise ConfigError("does not exist", where=path, fix="name a configuration file") from None
     except IsADirectoryError:

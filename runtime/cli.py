@@ -34,6 +34,7 @@ from runtime.serve.server import Offer
 from runtime.session import Session
 from runtime.streams.engine import Fixed, Sessions
 from runtime.swap import Outcome, Swap, Watcher
+from runtime.text import printable
 
 TOKEN = "NPU_RUN_TOKEN"
 """Environment variable with the token that the live page's visitors need; not an option, which others could list."""
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command(words[1:]) if command else _run(words)
     except UserError as error:
-        print(f"npu-run: {describe.plain(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"npu-run: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # whoever read the output is gone; Python would say so once more when it flushes at the end
@@ -182,7 +183,7 @@ def _sessions(
 
 
 def _say(text: str) -> None:
-    print(f"npu-run: {describe.plain(text)}", file=sys.stderr, flush=True)
+    print(f"npu-run: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -290,7 +291,7 @@ def _positive(text: str) -> int:
 
 
 def _print(as_json: bool, facts: Mapping[str, object], lines: Callable[[], Sequence[str]]) -> None:
-    print(json.dumps(facts) if as_json else "\n".join(map(describe.plain, lines())), flush=True)
+    print(json.dumps(facts) if as_json else "\n".join(map(printable, lines())), flush=True)
 
 
 def _summary_lines(summary: Summary) -> list[str]:

@@ -8,11 +8,6 @@ from runtime.npu.timeline import timeline
 from runtime.profiling import totals
 
 
-def plain(text: str) -> str:
-    """``text`` for a terminal: a bundle may hold characters that move its cursor, or worse."""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
-
-
 def facts(bundle: Bundle) -> dict[str, object]:
     """What ``npu-run info --json`` prints."""
     manifest = bundle.manifest

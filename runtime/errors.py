@@ -1,5 +1,7 @@
 """Errors a user can act on: what is wrong, where, the fact, and the fix."""
 
+from runtime.text import printable
+
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message says what, where and how to mend it.
@@ -8,13 +10,13 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
-        """Compose ``where: what (fix)``; leave out the parts that are not given."""
+        """Compose ``where: what (fix)``; leave out what is not given, spell out what is not printable."""
         self.what = what
         self.where = None if where is None else str(where)
         self.fix = fix
-        prefix = f"{self.where}: " if self.where else ""
+        prefix = f"{printable(self.where)}: " if self.where else ""
         suffix = f" ({fix})" if fix else ""
-        super().__init__(f"{prefix}{what}{suffix}")
+        super().__init__(prefix + "\n".join(map(printable, f"{what}{suffix}".split("\n"))))
 
 
 class BundleError(UserError):

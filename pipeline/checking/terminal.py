@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.checking.nouns import Check, Gain, NodeCheck, OpPrice, Price
 from pipeline.report.formats import count, percent, plain, plural, size
+from runtime.text import printable
 
 MOST = 10
 """Types of fallbacks that are shown; of the others only the number is told."""
@@ -18,9 +19,9 @@ def text(check: Check, gates_missed: Sequence[str] = (), *, every_node: bool = F
     if every_node:
         parts.insert(0, _nodes(check.nodes))
     parts += [(f"gate missed: {gate}" for gate in gates_missed), (f"note: {note}" for note in check.notes)]
-    blocks = ["\n".join(lines) for lines in map(list, parts) if lines]
+    blocks = ["\n".join(map(printable, lines)) for lines in map(list, parts) if lines]
     host = f", host {check.host}" if check.host else ""
-    return "\n\n".join([f"{check.model} on {check.target}{host}", *blocks])
+    return "\n\n".join([printable(f"{check.model} on {check.target}{host}"), *blocks])
 
 
 def _nodes(nodes: Sequence[NodeCheck]) -> Iterator[str]:

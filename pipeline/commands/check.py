@@ -1,20 +1,26 @@
 """``pipeline check``: one ONNX model against one target."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import progress
-from pipeline.errors import GateMissedError
+from pipeline.errors import GateMissedError, UserError
+from pipeline.files import exists
 
 if TYPE_CHECKING:
     from pipeline.placing.problem import Device
 
 APPLIES = ("exact",)
 """What ``--apply`` can be."""
+
+SIZE = re.compile(r"[1-9][0-9]{0,8}")
+"""A size of a dimension."""
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, float or quantized with QDQ pairs.")]
 TargetName = Annotated[str, typer.Option("--target", metavar="NAME", help="A target's name, or its YAML file.")]
@@ -66,6 +72,8 @@ def check_command(
         raise typer.BadParameter(f"{apply} cannot be applied; {' or '.join(APPLIES)} can", param_hint="--apply")
     if (apply is None) != (out is None):
         raise typer.BadParameter("--apply and --out go together")
+    if out is not None and exists(out) and exists(model) and out.samefile(model):
+        raise typer.BadParameter(f"{out} is the model itself; name another file", param_hint="--out")
     from pipeline.checking import document, gates, subject, terminal  # noqa: PLC0415 (imports onnx)
     from pipeline.checking.check import Demands  # noqa: PLC0415
 
@@ -87,8 +95,14 @@ def check_command(
 
 
 def say(text: str) -> None:
-    """Print ``text``, which ends its last line or not."""
-    print(text, end="" if text.endswith("\n") else "\n", flush=True)
+    """Print ``text``, which ends its last line or not; raises ``UserError`` when that fails, as on a full disk."""
+    try:
+        print(text, end="" if text.endswith("\n") else "\n", flush=True)
+    except BrokenPipeError:  # whoever reads has read enough; typer ends the command
+        raise
+    except OSError as error:
+        sys.stdout = StringIO()  # what is left in the old one would fail again at the end
+        raise UserError(f"cannot be written: {error.strerror or error}", where="standard output") from error
 
 
 def dimensions(words: Sequence[str] | None) -> Mapping[str, int]:
@@ -96,8 +110,10 @@ def dimensions(words: Sequence[str] | None) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for word in words or ():
         name, _, size = word.rpartition("=")
-        if not name or not size.isdigit() or int(size) < 1:
-            raise typer.BadParameter(f"{word} is not NAME=N with N from 1 up", param_hint="--dim")
+        if not name or not SIZE.fullmatch(size):
+            raise typer.BadParameter(f"{word} is not NAME=N with N from 1 to 999999999", param_hint="--dim")
+        if found.get(name, int(size)) != int(size):
+            raise typer.BadParameter(f"{name} is given two sizes", param_hint="--dim")
         found[name] = int(size)
     return found
 
@@ -109,5 +125,7 @@ def _places(words: Sequence[str] | None) -> Mapping[str, "Device"]:
         name, _, device = word.rpartition("=")
         if not name or device not in ("npu", "cpu"):
             raise typer.BadParameter(f"{word} is not NAME=npu or NAME=cpu", param_hint="--place")
+        if found.get(name, device) != device:
+            raise typer.BadParameter(f"{name} is placed on two devices", param_hint="--place")
         found[name] = "npu" if device == "npu" else "cpu"
     return found

@@ -10,8 +10,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from pipeline.commands.check import ModelFile, Targets
+from pipeline.commands.check import ModelFile, Targets, say
 from pipeline.errors import ModelError, UserError
+from runtime.text import printable
 
 if TYPE_CHECKING:
     from pipeline.compile.moves import Movement
@@ -65,7 +66,7 @@ def contracts_command(
             if len(pairs) == 1:
                 raise
             refused[second] = str(error)
-    print(_document(model, how, found, refused) if json else _text(how, found, refused))
+    say(_document(model, how, found, refused) if json else _text(how, found, refused))
 
 
 def _pairs(names: Sequence[str], own: str) -> list[tuple[str, str]]:
@@ -163,7 +164,7 @@ def _text(how: str, found: "Sequence[Movement]", refused: Mapping[str, str]) -> 
                 f"    {row.node} ({row.opcode}): {own} by itself; {_share(row.moved, row.elements)} in the net"
             )
     lines += [f"{name}: {why}" for name, why in refused.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _share(part: int, whole: int) -> str:

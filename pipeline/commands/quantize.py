@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline import progress
+from pipeline.commands.check import say
 from pipeline.errors import GateMissedError
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file with one input.")]
@@ -81,9 +82,9 @@ def quantize_command(
         done = job.run(order, console)
     missed = job.missed(done, min_sqnr)
     if explain is not None:
-        print(terminal.explain(done, explain))
+        say(terminal.explain(done, explain))
     else:
-        print(document.text(done, missed) if json else terminal.text(done, missed, every_layer=layers))
+        say(document.text(done, missed) if json else terminal.text(done, missed, every_layer=layers))
     if missed:
         raise GateMissedError("; ".join(missed))
 

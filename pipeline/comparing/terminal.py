@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pipeline.comparing.nouns import Comparison, Row
 from pipeline.comparing.wording import accuracy, band, coverage, energy, known, partitions, per_watt, unit, worth
 from pipeline.report.formats import count, percent, plural
+from runtime.text import printable
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -14,7 +15,8 @@ def text(comparison: Comparison) -> str:
     head = f"{comparison.model}: {plural(comparison.operators, 'operator')}, {count(comparison.macs)} MACs"
     if comparison.accuracy is not None:
         head += f"; AP50 of the float model {percent(comparison.accuracy.ap50, 2)}, measured"
-    return "\n\n".join([head, "\n".join(_table(comparison)), "\n".join(_legend(comparison))])
+    blocks = ([head], _table(comparison), _legend(comparison))
+    return "\n\n".join("\n".join(map(printable, lines)) for lines in blocks)
 
 
 def _columns(comparison: Comparison) -> list[Column]:

@@ -109,7 +109,8 @@ def _safe(index: int, node: Node) -> str:
 def _packed(arrays: Mapping[str, Array]) -> bytes:
     """The arrays as an ``.npz``, whose entries carry no time."""
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    texts = {name: array.astype(str) for name, array in arrays.items() if array.dtype == object}
+    np.savez(buffer, allow_pickle=False, **{**arrays, **texts})
     return buffer.getvalue()
 
 
@@ -148,7 +149,9 @@ class _Inputs:
             return {}
 
     def random(self, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:
-        """Normal numbers; of integers 0 and 1, which are valid as an index where there are two."""
+        """Normal numbers; of integers 0 and 1, valid as an index where there are two; of texts a."""
+        if kind.kind == "O":
+            return np.full(shape, "a", dtype="U1")
         if kind.kind == "f":
             return self.generator.normal(size=shape).astype(kind)
         return self.generator.integers(0, 2, shape).astype(kind)

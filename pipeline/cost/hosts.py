@@ -18,7 +18,7 @@ from pipeline.configerrors import explain
 from pipeline.cost.common import relative_energy
 from pipeline.cost.nouns import FREE, WEIGHTED, Kind, LayerCost, Work
 from pipeline.errors import ConfigError, TargetError
-from pipeline.files import write_atomically
+from pipeline.files import exists, write_atomically
 
 RATES = (
     "conv_macs_per_second",
@@ -103,7 +103,7 @@ def folder() -> Path:
 def find(name: str, profiles: Path) -> Path:
     """The file of the host ``name`` in ``profiles``; raises ``TargetError`` with the nearest name."""
     path = profiles / f"{name}.yaml"
-    if not path.is_file():
+    if not exists(path):
         known = sorted(p.stem for p in profiles.glob("*.yaml"))
         near = difflib.get_close_matches(name, known, 1)
         fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
@@ -118,11 +118,11 @@ def resolve(name: str, profiles: Path) -> Path:
     """
     path = Path(name)
     if path.suffix in SUFFIXES or len(path.parts) > 1:
-        if not path.is_file():
+        if not exists(path):
             raise TargetError("there is no such host profile", where=path, fix="pipeline calibrate-host writes one")
         return path
     own = profiles / f"{name}.yaml"
-    return own if own.is_file() else find(name, folder())
+    return own if exists(own) else find(name, folder())
 
 
 def load(path: Path) -> HostProfile:

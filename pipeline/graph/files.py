@@ -1,6 +1,6 @@
 """Reading ONNX files of any origin: what is no ONNX, and weights that lie in files beside the model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from pipeline.errors import ModelError
+from pipeline.files import read_whole
 
 LARGEST_FILE = 2**31 - 1
 """Bytes of the largest message that protobuf reads."""
@@ -34,8 +35,8 @@ def read(path: Path) -> onnx.ModelProto:
     """The model in ``path``, its weights with it unless they are too many for one message.
 
     Raises:
-        ModelError: the file is missing, a folder, over 2 GB, not ONNX or cut short; a file with weights is missing, cut
-            short or not in the model's folder.
+        ModelError: the file is missing, no ordinary file, over 2 GB, not ONNX or cut short; a name in it is no text; a
+            file with weights is missing, cut short or not in the model's folder.
     """
     try:
         size = path.stat().st_size
@@ -45,7 +46,7 @@ def read(path: Path) -> onnx.ModelProto:
                 where=path,
                 fix="save its weights as external data",
             )
-        data = path.read_bytes()
+        data = read_whole(path)
         model = onnx.ModelProto.FromString(data)
     except OSError as error:
         raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
@@ -58,8 +59,34 @@ def read(path: Path) -> onnx.ModelProto:
         raise ModelError(f"is not an ONNX file, or is cut short: {error}", where=path, fix=fix) from error
     if not model.graph.node:
         raise ModelError("holds no operators; it is empty or cut short", where=path)
+    _refuse_names(model, path)
     _read_weights(model, path)
     return model
+
+
+def _refuse_names(model: onnx.ModelProto, path: Path) -> None:
+    """Raise ``ModelError`` for a name that is not UTF-8, which protobuf gives as bytes."""
+    for name in (*_graph_names(model.graph), *(n for f in model.functions for n in (f.name, *_node_names(f.node)))):
+        if not isinstance(name, str):
+            raise ModelError(f"is not valid ONNX, or is damaged: the name {name!r} is not UTF-8", where=path)
+
+
+def _graph_names(graph: onnx.GraphProto) -> Iterator[object]:
+    """Every name in ``graph`` and in the graphs nested in it."""
+    yield from (tensor.name for tensor in graph.initializer)
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    yield from _node_names(graph.node)
+
+
+def _node_names(nodes: Iterable[onnx.NodeProto]) -> Iterator[object]:
+    for node in nodes:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graph_names(attribute.g)
 
 
 def outside(model: onnx.ModelProto) -> bool:

@@ -6,6 +6,7 @@ from pipeline.errors import ModelError
 from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, first_divergence
 from pipeline.quantizing.job import Done
 from pipeline.report.formats import plain
+from runtime.text import printable
 
 MOST = 12
 """Layers that are shown unless all are asked for: those that lose most alone."""
@@ -16,7 +17,7 @@ MOST_NOTES = 12
 def text(done: Done, gates: Sequence[str] = (), *, every_layer: bool = False) -> str:
     """What was tried and kept, the layers that lose most, and where the files are."""
     parts = [_trials(done), _layers(done, every_layer), _verdict(done), _notes(done, gates), _files(done)]
-    return "\n\n".join("\n".join(lines) for lines in map(list, parts) if lines)
+    return "\n\n".join("\n".join(map(printable, lines)) for lines in map(list, parts) if lines)
 
 
 def _trials(done: Done) -> Iterator[str]:
@@ -75,7 +76,7 @@ def explain(done: Done, layer: str) -> str:
         near = [row.node for row in done.layers if layer.lower() in row.node.lower()][:5]
         fix = f"did you mean {', '.join(near)}?" if near else "--layers shows all"
         raise ModelError("is no layer of the quantized model", where=layer, fix=fix)
-    return "\n".join(line for row in rows for line in _explained(done, row))
+    return "\n".join(printable(line) for row in rows for line in _explained(done, row))
 
 
 def _explained(done: Done, row: Sensitivity) -> Iterator[str]:

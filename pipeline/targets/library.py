@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline.configerrors import Problem, explain
 from pipeline.errors import TargetError
+from pipeline.files import exists
 from pipeline.quantize.weights import WEIGHTED
 from pipeline.targets import inheritance
 from pipeline.targets.inheritance import SHIPPED
@@ -32,7 +33,7 @@ def names(profiles: Path) -> tuple[str, ...]:
 def find(name: str, profiles: Path) -> Path:
     """The file of the target ``name``, in ``profiles`` or shipped; raises ``TargetError`` with the nearest name."""
     paths = [home / f"{name}.yaml" for home in (profiles, SHIPPED)]
-    found = next((path for path in paths if path.is_file()), None)
+    found = next((path for path in paths if exists(path)), None)
     if found is None:
         raise TargetError(f"there is no target {name}", where=profiles, fix=_near(name, names(profiles)))
     return found

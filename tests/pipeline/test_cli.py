@@ -8,6 +8,7 @@ import pytest
 import typer
 import yaml
 
+from pipeline import __main__ as entry
 from pipeline import cli
 from pipeline.benches.rows import Row
 from pipeline.configfile import schema
@@ -325,3 +326,14 @@ def test_package_signs_a_bundle_where_it_lies(command, tmp_path):
     code, _, err = command("package", str(tmp_path / "x.npub"))
     assert code == 2
     assert "pipeline package BUNDLE --sign KEY" in err
+
+
+def test_interruption_while_it_is_imported_is_exit_code_130(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("builtins.__import__", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        entry.main()
+    monkeypatch.undo()
+    assert stop.value.code == 130

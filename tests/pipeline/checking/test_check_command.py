@@ -1,6 +1,9 @@
 """``pipeline check`` as people and scripts call it."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -164,3 +167,97 @@ def test_mistakes_are_told_in_one_line(command, words, code, says):
     assert (found, out) == (code, "")
     assert says in err
     assert "Traceback" not in err
+
+
+CORAL = ("--target", "coral-edgetpu-pcie")
+
+
+def one_error(called, *told):
+    code, out, err = called
+    assert (code, out) == (1, ""), err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in told), err
+
+
+def test_a_pipe_or_a_device_is_neither_waited_for_nor_replaced(command, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    one_error(command("pipe", *CORAL), "pipe or a device")
+    one_error(command("/dev/zero", *CORAL), "pipe or a device")
+    one_error(command("net.onnx", "--target", "pipe.yaml"), "pipe or a device")
+    code, _, err = command("net.onnx", *CORAL, "--apply", "exact", "--out", "pipe")
+    assert code == 1
+    assert "error: pipe: cannot be written: it is a pipe or a device, not a file" in err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_model_itself_is_not_overwritten(command, tmp_path):
+    before = (tmp_path / "net.onnx").read_bytes()
+    (tmp_path / "same.onnx").symlink_to("net.onnx")
+    for out in ("net.onnx", "./net.onnx", "same.onnx"):
+        code, _, err = command("net.onnx", *CORAL, "--apply", "exact", "--out", out)
+        assert code == 2
+        assert "the model itself" in err
+    assert (tmp_path / "net.onnx").read_bytes() == before
+
+
+def test_an_empty_name_of_the_output_is_an_error(command):
+    code, _, err = command("net.onnx", *CORAL, "--apply", "exact", "--out", "")
+    assert code == 1
+    assert "cannot be written: Is a directory" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--dim", "n=\N{SUPERSCRIPT TWO}"), ("--dim", "n=9999999999"), ("--dim", "n=1", "--dim", "n=2"),
+     ("--place", "a=npu", "--place", "a=cpu")],
+)  # fmt: skip
+def test_sizes_that_are_none_and_demands_against_each_other_are_wrong_usage(command, words):
+    code, out, err = command("net.onnx", *CORAL, *words)
+    assert (code, out) == (2, "")
+    assert "Invalid value" in err
+
+
+@pytest.mark.parametrize("option", ["--target", "--host"])
+def test_a_name_that_no_file_can_have_is_unknown(command, option):
+    words = ("--target", "A" * 5000) if option == "--target" else (*CORAL, "--host", "A" * 5000)
+    one_error(command("net.onnx", *words), "there is no", "known: ")
+
+
+def test_a_name_that_is_no_text_is_an_error(command, tmp_path):
+    data = swish_net()
+    data.graph.node[0].name = "NAMENAME"
+    (tmp_path / "bad.onnx").write_bytes(data.SerializeToString().replace(b"NAMENAME", b"NAME\xd8AME"))
+    one_error(command("bad.onnx", *CORAL), "bad.onnx", "not UTF-8")
+
+
+def test_names_cannot_move_the_terminal_or_pretend_lines(command, tmp_path):
+    net = swish_net()
+    net.graph.node[0].name = "one\nerror: two\x1b[2J"
+    onnx.save(net, tmp_path / "evil\n\x1b.onnx")
+    code, out, err = command("evil\n\x1b.onnx", *CORAL, "--nodes")
+    assert code == 0, err
+    assert "\x1b" not in out
+    assert "one\\x0aerror: two\\x1b[2J" in out
+    told = json.loads(command("evil\n\x1b.onnx", *CORAL, "--json")[1])
+    assert told["nodes"][0]["name"] == "one\nerror: two\x1b[2J"
+    (tmp_path / "evil\n\x1b.onnx").write_text("no model")
+    one_error(command("evil\n\x1b.onnx", *CORAL), "evil\\x0a\\x1b.onnx")
+
+
+def test_fallbacks_on_text_are_saved(command, tmp_path):
+    built = raw("g (string[2] x) => (bool[2] y) { a = Identity (x) \n y = Equal (a, x) }")
+    onnx.save(built, tmp_path / "text.onnx")
+    code, _, err = command("text.onnx", *CORAL, "--save-fallbacks", "left")
+    assert code == 0, err
+    with np.load(next((tmp_path / "left").glob("*Equal*")) / "inputs.npz", allow_pickle=False) as inputs:
+        assert all(array.dtype.kind == "U" for array in inputs.values())
+
+
+def test_a_full_standard_output_is_one_error(tmp_path):
+    onnx.save(swish_net(), tmp_path / "net.onnx")
+    words = [sys.executable, "-m", "pipeline", "check", str(tmp_path / "net.onnx"), *CORAL, "--json"]
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (a device, not a path of ours)
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: cannot be written: No space left on device\n")
