@@ -48,6 +48,9 @@ IMAGE = 4
 SUFFIXES = (".yaml", ".yml")
 """How the file of a profile ends; a word that ends so is a path, not a name."""
 
+OWN = Path("hosts")
+"""Where a user keeps host profiles of their own, which come before the shipped ones of their name."""
+
 HostConfidence = Literal["measured", "fitted", "derived", "unverified"]
 
 
@@ -123,6 +126,11 @@ def resolve(name: str, profiles: Path) -> Path:
         return path
     own = profiles / f"{name}.yaml"
     return own if own.is_file() else find(name, folder())
+
+
+def named(name: str | None, profiles: Path = OWN) -> HostProfile | None:
+    """The host ``name`` as ``resolve`` finds it, ``None`` where none is named; raises ``TargetError`` as ``load``."""
+    return None if name is None else load(resolve(name, profiles))
 
 
 def load(path: Path) -> HostProfile:

@@ -10,7 +10,6 @@ from pipeline.placing.baselines import cpu_only, greedy
 from pipeline.placing.checker import faults
 from pipeline.placing.evaluate import evaluate, npu_partitions, partitions
 from pipeline.placing.exact import exact
-from pipeline.placing.floor import require_floor
 from pipeline.placing.mincut import mincut
 from pipeline.placing.problem import Crossing, Problem, Unit
 
@@ -125,17 +124,6 @@ def test_the_minimum_cut_refuses_what_it_cannot_know():
 def test_all_on_the_cpu_is_refused_when_the_npu_is_demanded():
     with pytest.raises(ModelError, match=r"^u0: must be on the NPU, so not everything can be on the CPU"):
         cpu_only(line((1, 1, "npu")))
-
-
-def test_a_floor_is_checked_against_the_best_that_any_placement_can_do():
-    problem = line((1, 9), (1, None), (1, 9), (1, 9))
-    weights = {"u0": 5e9, "u1": 2e9, "u2": 3e9, "u3": 4e9}
-    assert require_floor(problem, weights, 12e9, "MACs") == 12e9
-    assert require_floor(replace(problem, policy="first"), weights, 7e9, "MACs") == 7e9
-    with pytest.raises(ModelError, match=r"^u1: stays on the CPU, .* at most 1.2e\+10 MACs; the floor is 1.3e\+10"):
-        require_floor(problem, weights, 13e9, "MACs")
-    with pytest.raises(ModelError, match=r"^u0: stays on the CPU, .* at most 7e\+09 MACs"):
-        require_floor(replace(problem, policy="first"), weights, 8e9, "MACs")
 
 
 GOOD = line((9, 1), (1, None), (9, 1), launch_ms=0.5)
