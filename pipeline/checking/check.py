@@ -140,7 +140,7 @@ def _reasons(unit: JudgedUnit, node: Node, found: Placement, by_hand: bool) -> t
         return tuple(f"It is fused with {name}, which is not on the NPU" for name in unit.reasons)
     if by_hand:
         return ("It is placed on the CPU by hand",)
-    limit = found.priced.problem.limit
+    limit = found.priced.problem.max_npu_partitions
     if found.baseline.devices[unit.name] == CPU and limit is not None:
         return (f"The target takes at most {limit} NPU partition{'s' * (limit > 1)}; it comes after a fallback",)
     return ("The NPU takes it; the whole is faster with it on the CPU",)

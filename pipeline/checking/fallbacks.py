@@ -92,7 +92,7 @@ def _compare(base: Base, anew: bool) -> Callable[[JudgedUnit, Node], Price]:
     With ``anew`` both placements are the cheapest. Otherwise everything else stays where it is, or, on a target that
     takes few partitions, both placements are the widest.
     """
-    limited = base.priced.problem.limit is not None
+    limited = base.priced.problem.max_npu_partitions is not None
     own = widest(base.priced) if limited and not anew else base.solution
     before = totals(base.priced, own)
     split = _split(base)
@@ -135,7 +135,7 @@ def _lifted(base: Base, names: Collection[str]) -> Priced:
     merged = judged(base.graph, reasons, work)
     owner = {node.name: unit.name for unit in merged for node in unit.nodes}
     pins = {owner[u.name]: u.must for u in base.priced.problem.units if u.must is not None}
-    return price(base.graph, merged, base.priced.model, pins, base.priced.problem.limit)
+    return price(base.graph, merged, base.priced.model, pins, base.priced.problem.max_npu_partitions)
 
 
 def _difference(node: Node, before: Totals, after: Totals) -> Price:
