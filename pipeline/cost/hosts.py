@@ -4,7 +4,6 @@ An operator takes an overhead, plus its multiply-accumulates at the rate of its 
 that is the per-kernel table that mobile CPU predictors use (nn-Meter: within 10 % for 99 % of models, when measured).
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline import yamltree
 from pipeline.configerrors import explain
 from pipeline.cost.common import relative_energy
 from pipeline.cost.nouns import FREE, WEIGHTED, Kind, LayerCost, Work
-from pipeline.errors import ConfigError, TargetError
+from pipeline.errors import ConfigError, TargetError, nearest
 from pipeline.files import write_atomically
 
 RATES = (
@@ -107,9 +106,7 @@ def find(name: str, profiles: Path) -> Path:
     """The file of the host ``name`` in ``profiles``; raises ``TargetError`` with the nearest name."""
     path = profiles / f"{name}.yaml"
     if not path.is_file():
-        known = sorted(p.stem for p in profiles.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+        fix = nearest(name, sorted(p.stem for p in profiles.glob("*.yaml")))
         raise TargetError(f"there is no host {name}", where=profiles, fix=fix)
     return path
 
