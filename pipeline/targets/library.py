@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pipeline.configerrors import Problem, explain
 from pipeline.errors import TargetError, nearest
-from pipeline.quantize.weights import WEIGHTED
+from pipeline.graph.weighted import WEIGHTED
 from pipeline.targets import inheritance
 from pipeline.targets.inheritance import SHIPPED
 from pipeline.targets.profile import FIGURES, RuleUse, Target
