@@ -8,6 +8,9 @@ whose strided input is folded into channels; others round ``Ci`` alone. Input an
 convolution buffer are read again: the smaller is cut into as many slices as the buffer needs, and the larger moves
 once for each. No Winograd.
 
+The sheet has no depthwise mode: every channel is a group that fills an atom by itself. A chip that has one computes
+``depthwise_macs_per_cycle``, in whole atoms of channels.
+
 ``effective_share`` is the part of the sheet's speed that a chip reaches (RTL took 2.34 times the sheet's cycles on
 AlexNet, nvdla/hw#202), ``operator_s`` what starting a layer takes; a layer of either kind is none in the sheet.
 """
@@ -31,6 +34,12 @@ def mac_cycles(work: Work, macs_per_cycle: float, into: int = ATOM, out: int = A
     made = math.ceil(math.ceil(work.channels / work.groups) / out) * out
     fed = math.ceil(given * folded / into) * into
     return work.groups * fed * work.height * work.width * made * work.taps / folded / macs_per_cycle
+
+
+def depthwise_cycles(work: Work, macs_per_cycle: float, atom: int = ATOM) -> float:
+    """Cycles of a depthwise mode, whose channels are computed ``atom`` at a time."""
+    channels = math.ceil(work.channels / atom) * atom
+    return work.height * work.width * channels * work.taps / macs_per_cycle
 
 
 def dram_bytes(work: Work, buffer: float) -> int:
@@ -57,7 +66,11 @@ def cost(work: Work, device: Device) -> LayerCost:
     if weighted:
         into, out = (int(device.get(f"atom_{side}_channels") or ATOM) for side in ("input", "output"))
         share = device.get("effective_share") or 1.0
-        count = None if macs is None else mac_cycles(work, macs, into, out) / share
+        own = device.get("depthwise_macs_per_cycle") if work.kind is Kind.DEPTHWISE else None
+        if own is not None:
+            count = depthwise_cycles(work, own, into) / share
+        else:
+            count = None if macs is None else mac_cycles(work, macs, into, out) / share
     buffer = device.get("convolution_buffer_bytes")
     moved = dram_bytes(work, math.inf if buffer is None else buffer) if weighted else work.feature_bytes
     found = bounded(work, device, count, {"dram": moved}, "macs_per_cycle")

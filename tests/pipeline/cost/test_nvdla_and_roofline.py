@@ -103,3 +103,12 @@ def test_a_swish_is_one_operator_where_the_chip_has_it():
     assert [cost.ms > 0.1 for cost in found] == [True, False, True]
     without = nvdla.costs([gate, swish, other], SHEET)
     assert without[1].ms == without[2].ms > 0
+
+
+def test_a_depthwise_mode_computes_whole_atoms_of_channels():
+    work = Work("dw", "Conv", Kind.DEPTHWISE, 7, 7, 40, 7, 7, 40, (3, 3), groups=40, macs=7 * 7 * 9 * 40)
+    assert nvdla.depthwise_cycles(work, 32, 32) == 7 * 7 * 9 * 2  # 40 channels are two atoms of 32
+    figures = {"macs_per_cycle": 1024.0, "clock_hz": 1e9, "dram_bytes_per_second": 1e12}
+    without = nvdla.cost(work, Device("chip", "nvdla", figures))
+    within = nvdla.cost(work, Device("chip", "nvdla", {**figures, "depthwise_macs_per_cycle": 32.0}))
+    assert within.cycles < without.cycles
