@@ -11,13 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.benches import growing
 from pipeline.benches.rows import Row
-from pipeline.checking.check import Demands, by_rules, place
-from pipeline.checking.units import verdicts
+from pipeline.checking.check import Demands, place
 from pipeline.cost import devices, hosts
 from pipeline.cost.fitted import fit_of
 from pipeline.cost.model import CostModel
@@ -26,6 +24,7 @@ from pipeline.graph.opening import open_model
 from pipeline.graph.view import Graph
 from pipeline.targets import library
 from pipeline.targets.inheritance import SHIPPED
+from pipeline.targets.placement import by_rules
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
@@ -54,42 +53,16 @@ def rows(progress: Progress) -> Iterator[Row]:
 
 
 def _growing(progress: Progress) -> Iterator[Row]:
-    """Nodes per second of opening and of judging, as a graph grows."""
+    """Nodes per second of a whole check, as a graph grows."""
     progress.start(len(SIZES), "growing graphs")
     target = _target("coral-edgetpu-pcie")
+    host = hosts.named(target.host, hosts.folder())
     for size in SIZES:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "chain.onnx"
-            onnx.save(chain(size), path)
-            start = time.perf_counter()
-            graph = open_model(path).graph
-            opened = time.perf_counter()
-            verdicts(graph, by_rules(target))
-            judged = time.perf_counter()
-        how = f"opened in {opened - start:.2f} s, judged by every rule of {target.name} in {judged - opened:.2f} s"
-        yield Row(f"check, nodes per second at {size:,}", f"{size / (judged - start):,.0f}", how)
+        found = growing.speed(size, target, host, Demands())
+        how = f"opened in {found.open_s:.2f} s, judged by every rule of {target.name} in {found.judge_s:.2f} s, "
+        how += f"checked with every price in {found.check_s:.2f} s"
+        yield Row(f"check, nodes per second at {size:,}", f"{found.nodes_per_second:,.0f}", how)
         progress.advance()
-
-
-def chain(size: int) -> onnx.ModelProto:
-    """A network of ``size`` operators: convolutions, activations, additions, and every tenth one a misfit."""
-    weight = numpy_helper.from_array(np.random.default_rng(0).normal(0, 0.1, (8, 8, 3, 3)).astype(np.float32), "w")
-    nodes, last, kept = [], "x", "x"
-    for index in range(size):
-        name, out = f"n{index}", f"t{index}"
-        if index % 10 == 9:
-            nodes.append(helper.make_node("Elu", [last], [out], name=name))
-        elif index % 5 == 3:
-            nodes.append(helper.make_node("Add", [last, kept], [out], name=name))
-            kept = out
-        elif index % 2:
-            nodes.append(helper.make_node("Relu", [last], [out], name=name))
-        else:
-            nodes.append(helper.make_node("Conv", [last, "w"], [out], pads=[1, 1, 1, 1], name=name))
-        last = out
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8, 16, 16]) for name in ("x", last)]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weight])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
 def _models(progress: Progress) -> Iterator[Row]:
@@ -109,7 +82,7 @@ def _placed(graph: Graph, progress: Progress) -> Iterator[tuple[str, tuple[float
     """By target: milliseconds to price the graph, and by what part the greedy placement is slower than the best."""
     for name in TARGETS:
         target = _target(name)
-        host = None if target.host is None else hosts.load(hosts.find(target.host, hosts.folder()))
+        host = hosts.named(target.host, hosts.folder())
         start = time.perf_counter()
         CostModel(target, host).price(graph)
         spent = 1e3 * (time.perf_counter() - start)

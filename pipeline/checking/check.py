@@ -1,24 +1,23 @@
 """The check: a model against a target, from its graph to placement, price and proof."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 from pipeline.checking import fallbacks
 from pipeline.checking.nouns import Check, Cut, NodeCheck
 from pipeline.checking.pins import pins
-from pipeline.checking.pricing import CPU, NPU, Priced, cheapest, host_ms, pieces, price, totals, widest
-from pipeline.checking.units import JudgedUnit, Reasons, judged, verdicts
+from pipeline.checking.pricing import Priced, cheapest, host_ms, pieces, price, totals, widest
+from pipeline.checking.units import JudgedUnit, judged, verdicts
 from pipeline.cost.hosts import HostProfile
 from pipeline.cost.model import CostModel, Totals
 from pipeline.cost.nouns import LayerCost
 from pipeline.graph.macs import macs
 from pipeline.graph.view import Graph, Node
-from pipeline.placing.problem import Device, Solution
-from pipeline.targets.placement import Judge
+from pipeline.placing.problem import CPU, NPU, Device, Solution
+from pipeline.targets.placement import Judge, by_rules
 from pipeline.targets.profile import Target
-from pipeline.targets.rules import violations
 
 
 @dataclass(frozen=True)
@@ -59,15 +58,6 @@ class Placement:
     baseline: Solution
 
 
-def by_rules(target: Target) -> Judge:
-    """The judge that asks every rule of ``target``: the chip, whatever the simulation has kernels for."""
-
-    def judge(node: Node) -> tuple[str, ...]:
-        return tuple(str(v) for v in violations(node, target))
-
-    return judge
-
-
 def place(graph: Graph, target: Target, host: HostProfile | None, judge: Judge, demands: Demands) -> Placement:
     """The cheapest placement of ``graph`` on ``target``, with its proof.
 
@@ -99,20 +89,17 @@ def check(name: str, graph: Graph, target: Target, host: HostProfile | None, dem
     """
     demands = demands or Demands()
     found = place(graph, target, host, by_rules(target), demands)
-    report = describe(name, target, found)
-    if not demands.prices:
-        return report
-    base = fallbacks.Base(found.graph, found.units, found.priced, found.solution)
-    return replace(report, fallbacks=fallbacks.prices(base), fallback_ops=fallbacks.prices_by_op(base))
+    return describe(name, target, found, prices=demands.prices)
 
 
-def describe(name: str, target: Target, found: Placement) -> Check:
-    """``found`` as a check without prices of fallbacks."""
+def describe(name: str, target: Target, found: Placement, *, prices: bool) -> Check:
+    """``found`` as a check, with the ``prices`` of its fallbacks or without."""
     total = totals(found.priced, found.solution)
     parts = pieces(found.priced, found.solution)
     members = {unit.name: tuple(n.name for n in unit.nodes) for unit in found.units}
     partitions = tuple((device, tuple(n for u in names for n in members[u])) for device, names in parts)
     host = found.priced.model.host
+    base = fallbacks.Base(found.graph, found.units, found.priced, found.solution)
     return Check(
         model=name,
         target=target.name,
@@ -122,6 +109,8 @@ def describe(name: str, target: Target, found: Placement) -> Check:
         partitions=partitions,
         refused=frozenset(node.name for unit in found.units if unit.reasons for node in unit.nodes),
         totals=total,
+        fallbacks=fallbacks.prices(base) if prices else (),
+        fallback_ops=fallbacks.prices_by_op(base) if prices else (),
         notes=_notes(target, found, total),
     )
 
@@ -129,28 +118,29 @@ def describe(name: str, target: Target, found: Placement) -> Check:
 def _nodes(found: Placement) -> tuple[NodeCheck, ...]:
     """Every operator in the graph's order; a fused clamp is included in the operator before it."""
     checked = {}
+    by_hand = {unit.name for unit in found.priced.problem.units if unit.must == CPU}
     for unit in found.units:
         device = found.solution.devices[unit.name]
         prices = found.priced.prices
         cost = prices.npu[unit.name] if device == NPU else prices.cpu[unit.name]
         for node in unit.nodes:
             own = cost if node is unit.nodes[0] else LayerCost(0.0, 0.0, bound="nothing", energy_mj=0.0)
-            reasons = () if device == NPU else _reasons(unit, node, found)
+            reasons = () if device == NPU else _reasons(unit, node, found, unit.name in by_hand)
             checked[node.name] = NodeCheck(
                 node.name, node.op, device, reasons, macs(node), own.ms, own.energy_mj, own.total_bytes, own.bound
             )
     return tuple(checked[node.name] for node in found.graph.nodes)
 
 
-def _reasons(unit: JudgedUnit, node: Node, found: Placement) -> tuple[str, ...]:
-    """Why ``node`` of ``unit`` is on the CPU."""
+def _reasons(unit: JudgedUnit, node: Node, found: Placement, by_hand: bool) -> tuple[str, ...]:
+    """Why ``node`` of ``unit`` is on the CPU; ``by_hand``: the user placed it there."""
     if node.name in unit.reasons:
         return unit.reasons[node.name]
     if unit.reasons:
         return tuple(f"It is fused with {name}, which is not on the NPU" for name in unit.reasons)
-    if any(u.name == unit.name and u.must == CPU for u in found.priced.problem.units):
+    if by_hand:
         return ("It is placed on the CPU by hand",)
-    limit = found.priced.problem.limit
+    limit = found.priced.problem.max_npu_partitions
     if found.baseline.devices[unit.name] == CPU and limit is not None:
         return (f"The target takes at most {limit} NPU partition{'s' * (limit > 1)}; it comes after a fallback",)
     return ("The NPU takes it; the whole is faster with it on the CPU",)
@@ -193,6 +183,3 @@ def _notes(target: Target, found: Placement, total: Totals) -> tuple[str, ...]:
     if found.priced.model.host is None:
         notes.append("No host is known for the target: name one to know what fallbacks cost")
     return (*notes, *target.notes)
-
-
-__all__ = ["Check", "Demands", "Placement", "Reasons", "by_rules", "check", "describe", "place"]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pipeline.checking.nouns import OpPrice, Price
-from pipeline.checking.pricing import NPU, Priced, cheapest, forced, price, totals, widest
+from pipeline.checking.pricing import Priced, cheapest, forced, price, saved, totals, widest
 from pipeline.checking.units import JudgedUnit, judged
 from pipeline.cost.model import Totals
 from pipeline.cost.nouns import Work
@@ -13,7 +13,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.fusion import units
 from pipeline.graph.view import Graph, Node
 from pipeline.placing.evaluate import placed_at
-from pipeline.placing.problem import Solution
+from pipeline.placing.problem import NPU, Solution
 
 ANEW = 10_000
 """Fallbacks times units up to which everything else is placed anew for each; beyond, everything else stays."""
@@ -82,7 +82,7 @@ def prices_by_op(base: Base) -> tuple[OpPrice, ...]:
     for op, nodes in names.items():
         other = _lifted(base, nodes)
         after = totals(other, cheapest(other))
-        found.append(OpPrice(op, tuple(nodes), _less(before.ms, after.ms), _less(before.energy_mj, after.energy_mj)))
+        found.append(OpPrice(op, tuple(nodes), saved(before.ms, after.ms), saved(before.energy_mj, after.energy_mj)))
     return tuple(sorted(found, key=lambda p: -(p.delta_ms or 0.0)))
 
 
@@ -92,7 +92,7 @@ def _compare(base: Base, anew: bool) -> Callable[[JudgedUnit, Node], Price]:
     With ``anew`` both placements are the cheapest. Otherwise everything else stays where it is, or, on a target that
     takes few partitions, both placements are the widest.
     """
-    limited = base.priced.problem.limit is not None
+    limited = base.priced.problem.max_npu_partitions is not None
     own = widest(base.priced) if limited and not anew else base.solution
     before = totals(base.priced, own)
     split = _split(base)
@@ -135,28 +135,24 @@ def _lifted(base: Base, names: Collection[str]) -> Priced:
     merged = judged(base.graph, reasons, work)
     owner = {node.name: unit.name for unit in merged for node in unit.nodes}
     pins = {owner[u.name]: u.must for u in base.priced.problem.units if u.must is not None}
-    return price(base.graph, merged, base.priced.model, pins, base.priced.problem.limit)
+    return price(base.graph, merged, base.priced.model, pins, base.priced.problem.max_npu_partitions)
 
 
 def _difference(node: Node, before: Totals, after: Totals) -> Price:
     parts = {
-        "cpu": _less(before.cpu_ms, after.cpu_ms),
-        "npu": _less(before.npu_ms, after.npu_ms),
+        "cpu": saved(before.cpu_ms, after.cpu_ms),
+        "npu": saved(before.npu_ms, after.npu_ms),
         "crossings": before.crossing_ms - after.crossing_ms,
         "launches": before.launch_ms - after.launch_ms,
     }
     moved = _moved(before) - _moved(after)
     known = {name: ms for name, ms in parts.items() if ms is not None}
-    energy = _less(before.energy_mj, after.energy_mj)
-    return Price(node.name, node.op, _less(before.ms, after.ms), moved / 1e6, energy, known)
+    energy = saved(before.energy_mj, after.energy_mj)
+    return Price(node.name, node.op, saved(before.ms, after.ms), moved / 1e6, energy, known)
 
 
 def _moved(total: Totals) -> int:
     return sum(total.bytes.values()) + total.crossing_bytes
-
-
-def _less(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else before - after
 
 
 def _cpu_ms(base: Base, unit: JudgedUnit) -> float:

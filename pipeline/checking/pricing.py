@@ -11,7 +11,7 @@ from pipeline.graph.view import Graph, Tensor
 from pipeline.placing.baselines import cpu_only, greedy
 from pipeline.placing.evaluate import partitions
 from pipeline.placing.exact import exact
-from pipeline.placing.problem import CPU, NPU, Crossing, Device, Problem, Solution, Unit
+from pipeline.placing.problem import NPU, Crossing, Device, Problem, Solution, Unit
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ def totals(priced: Priced, solution: Solution) -> Totals:
     return priced.model.total(priced.prices, on_npu, solution.npu_partitions, solution.crossings)
 
 
+def saved(before: float | None, after: float | None) -> float | None:
+    """How much less ``after`` is than ``before``, ``None`` when one is not known."""
+    return None if before is None or after is None else before - after
+
+
 def pieces(priced: Priced, solution: Solution) -> tuple[tuple[Device, tuple[str, ...]], ...]:
     """The partitions of ``solution`` in execution order, each with its device and its units."""
     return partitions(priced.problem, solution.devices)
@@ -139,6 +144,3 @@ def _crossing(
 ) -> Crossing:
     ms = (prices.crossings[tensor.wire].ms or 0.0) if known else 0.0
     return Crossing(tensor.wire, maker, readers, graph.is_output(tensor.name), ms, ms)
-
-
-__all__ = ["CPU", "NPU", "Priced", "cheapest", "host_ms", "pieces", "price", "totals", "widest"]

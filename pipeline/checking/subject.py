@@ -23,9 +23,6 @@ from pipeline.targets import library
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
-OWN_HOSTS = Path("hosts")
-"""Where hosts of the user's own are looked for first."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -121,6 +118,4 @@ def open_subject(path: Path, dims: Mapping[str, int], target: str, targets: Path
     """
     chip = library.load(library.resolve(target, targets))
     opened = open_model(path, dims)
-    name = host or chip.host
-    beside = None if name is None else hosts.load(hosts.resolve(name, OWN_HOSTS))
-    return Subject(path, opened.model, opened.graph, chip, beside, opened.notes)
+    return Subject(path, opened.model, opened.graph, chip, hosts.named(host or chip.host), opened.notes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from pipeline.checking.nouns import Check, Gain
+from pipeline.checking.pricing import saved
 from pipeline.rewrites.nouns import Kind
 from pipeline.rewrites.rule import Rule
 from pipeline.rewrites.table import RULES, candidates
@@ -127,11 +128,11 @@ def _gain(rule: str, kind: Kind, sentence: str, nodes: tuple[str, ...], before: 
         kind=kind,
         sentence=sentence,
         nodes=nodes,
-        delta_ms=_less(before.totals.ms, after.totals.ms),
+        delta_ms=saved(before.totals.ms, after.totals.ms),
         delta_macs_on_npu=after.macs_on_npu - before.macs_on_npu,
         delta_coverage=after.coverage - before.coverage,
         delta_nodes_on_cpu=_on_cpu(before) - _on_cpu(after),
-        delta_mj=_less(before.totals.energy_mj, after.totals.energy_mj),
+        delta_mj=saved(before.totals.energy_mj, after.totals.energy_mj),
     )
 
 
@@ -150,7 +151,3 @@ def _helps(gain: Gain) -> bool:
 
 def _on_cpu(check: Check) -> int:
     return len(check.nodes) - check.nodes_on_npu
-
-
-def _less(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else before - after

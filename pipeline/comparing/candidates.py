@@ -7,14 +7,10 @@ from pipeline.comparing.rows import Candidate
 from pipeline.cost import hosts
 from pipeline.errors import UserError
 from pipeline.targets import library
-from pipeline.targets.profile import Target
 
 EVERY = "all"
 GPU = "jetson-xavier-nx-gpu"
 """Full freedom: what a model would take where everything runs."""
-
-HOSTS = Path("hosts")
-"""Where a user has host profiles of their own."""
 
 
 def profiles(wanted: str, folder: Path) -> tuple[Path, ...]:
@@ -59,9 +55,5 @@ def load(paths: Sequence[Path], host: str | None) -> tuple[Candidate, ...]:
         TargetError: a profile is wrong, or a host cannot be found.
     """
     targets = [library.load(path) for path in paths]
-    known = {name: hosts.load(hosts.resolve(name, HOSTS)) for name in {_host(t, host) for t in targets} if name}
-    return tuple(Candidate(t, known.get(_host(t, host) or "")) for t in targets)
-
-
-def _host(target: Target, host: str | None) -> str | None:
-    return host or target.host
+    known = {name: hosts.named(name) for name in {host or target.host for target in targets}}
+    return tuple(Candidate(target, known[host or target.host]) for target in targets)

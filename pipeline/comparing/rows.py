@@ -98,7 +98,7 @@ def _row(checked: Check, candidate: Candidate, beside: Time | None, measured: Me
 
 def _host_row(name: str, graph: Graph, target: Target, host: HostProfile) -> Row:
     """The row of ``host`` alone: ``target`` beside it gets nothing."""
-    alone = describe(name, target, place(graph, target, host, lambda node: ("Not asked",), DEMANDS))
+    alone = describe(name, target, place(graph, target, host, lambda node: ("Not asked",), DEMANDS), prices=False)
     return Row(
         name=host.name,
         title=host.title,

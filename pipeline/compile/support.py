@@ -12,7 +12,7 @@ from pipeline.compile.operators.movement import pad_widths, slice_places
 from pipeline.compile.operators.tables import FUNCTIONS
 from pipeline.compile.windows import COORDINATES, natural_scale
 from pipeline.graph.view import Node, Tensor
-from pipeline.quantize.weights import channel_axis
+from pipeline.graph.weighted import channel_axis
 from runtime.npu.contracts import CONTRACTS, Contract, find_contract
 
 CONSTANT_OPERANDS = frozenset({"Add", "Concat", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub"})

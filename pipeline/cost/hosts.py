@@ -4,7 +4,6 @@ An operator takes an overhead, plus its multiply-accumulates at the rate of its 
 that is the per-kernel table that mobile CPU predictors use (nn-Meter: within 10 % for 99 % of models, when measured).
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline import yamltree
 from pipeline.configerrors import explain
 from pipeline.cost.common import relative_energy
 from pipeline.cost.nouns import FREE, WEIGHTED, Kind, LayerCost, Work
-from pipeline.errors import ConfigError, TargetError
+from pipeline.errors import ConfigError, TargetError, nearest
 from pipeline.files import exists, write_atomically
 
 RATES = (
@@ -47,6 +46,9 @@ IMAGE = 4
 
 SUFFIXES = (".yaml", ".yml")
 """How the file of a profile ends; a word that ends so is a path, not a name."""
+
+OWN = Path("hosts")
+"""Where a user keeps host profiles of their own, which come before the shipped ones of their name."""
 
 HostConfidence = Literal["measured", "fitted", "derived", "unverified"]
 
@@ -104,9 +106,7 @@ def find(name: str, profiles: Path) -> Path:
     """The file of the host ``name`` in ``profiles``; raises ``TargetError`` with the nearest name."""
     path = profiles / f"{name}.yaml"
     if not exists(path):
-        known = sorted(p.stem for p in profiles.glob("*.yaml"))
-        near = difflib.get_close_matches(name, known, 1)
-        fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known) or 'none'}"
+        fix = nearest(name, sorted(p.stem for p in profiles.glob("*.yaml")))
         raise TargetError(f"there is no host {name}", where=profiles, fix=fix)
     return path
 
@@ -123,6 +123,11 @@ def resolve(name: str, profiles: Path) -> Path:
         return path
     own = profiles / f"{name}.yaml"
     return own if exists(own) else find(name, folder())
+
+
+def named(name: str | None, profiles: Path = OWN) -> HostProfile | None:
+    """The host ``name`` as ``resolve`` finds it, ``None`` where none is named; raises ``TargetError`` as ``load``."""
+    return None if name is None else load(resolve(name, profiles))
 
 
 def load(path: Path) -> HostProfile:

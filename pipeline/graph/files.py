@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 from pipeline.files import read_whole
 
 LARGEST_FILE = 2**31 - 1
@@ -106,7 +106,7 @@ def _read_weights(model: onnx.ModelProto, path: Path) -> None:
             try:
                 load_external_data_for_tensor(tensor, str(path.parent))
             except (OSError, ValueError, onnx.checker.ValidationError) as error:
-                what = f"keeps {tensor.name} in a file that cannot be read: {' '.join(str(error).split())}"
+                what = f"keeps {tensor.name} in a file that cannot be read: {one_line(error)}"
                 raise ModelError(what, where=path) from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -22,7 +22,7 @@ def load(path: Path) -> onnx.ModelProto:
     except DecodeError as error:
         raise ModelError(f"is not an ONNX file, or is cut short: {error}", where=path) from error
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"keeps weights in files that cannot be read: {_line(error)}", where=path) from error
+        raise ModelError(f"keeps weights in files that cannot be read: {one_line(error)}", where=path) from error
     return check(model, path)
 
 
@@ -38,7 +38,7 @@ def check(model: onnx.ModelProto, where: object) -> onnx.ModelProto:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"is not valid ONNX: {_line(error)}", where=where) from error
+        raise ModelError(f"is not valid ONNX: {one_line(error)}", where=where) from error
     complete_names(inferred)
     return inferred
 
@@ -70,11 +70,6 @@ def _assign(model: onnx.ModelProto, wanted: Sequence[str]) -> None:
             name = f"{base}#{counts[base]}"
         taken.add(name)
         node.name = name
-
-
-def _line(error: Exception) -> str:
-    """The message of a library's error on one line."""
-    return " ".join(str(error).split())
 
 
 def _weight_module(node: onnx.NodeProto, constants: set[str]) -> str | None:

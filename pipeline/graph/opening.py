@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import onnx
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 from pipeline.graph.constants import refuse_nan
 from pipeline.graph.files import outside, read
 from pipeline.graph.model import complete_names
@@ -71,7 +71,7 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(str(path) if outside(model) else model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        message = " ".join(str(error).split())
+        message = one_line(error)
         if "topologically sorted" not in message:
             raise ModelError(f"is not valid ONNX: {message}", where=path) from error
 

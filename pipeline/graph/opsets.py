@@ -3,7 +3,7 @@
 import onnx
 from onnx import version_converter
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 
 OLDEST, NATIVE, NEWEST = 7, 13, 23
 """The oldest that is converted, the oldest that is read as it is, and the newest that is known."""
@@ -28,7 +28,7 @@ def upgrade(model: onnx.ModelProto, where: object) -> tuple[onnx.ModelProto, tup
     try:
         converted = version_converter.convert_version(model, NATIVE)
     except (RuntimeError, ValueError, version_converter.ConvertError) as error:
-        cause = " ".join(str(error).split())
+        cause = one_line(error)
         what = f"is of opset {given} and cannot be converted to {NATIVE}: {cause}"
         raise ModelError(what, where=where, fix=f"export it with opset {NATIVE} or newer") from error
     _without_constant_inputs(converted)

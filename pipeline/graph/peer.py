@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from pipeline.errors import one_line
 from runtime.delegates.cpu import LOAD_ERRORS
 
 TYPES: Mapping[str, int] = MappingProxyType(
@@ -46,7 +47,7 @@ def refusal(model: bytes) -> str | None:
     try:
         session(model)
     except LOAD_ERRORS as error:
-        return PREFIX.sub("", " ".join(str(error).split()))
+        return PREFIX.sub("", one_line(error))
     return None
 
 

@@ -5,14 +5,13 @@ A dimension is open when the model gives it a name instead of a number, or nothi
 where the user says nothing.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 
 import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, nearest, one_line
 from pipeline.graph.files import outside
 from pipeline.graph.logs import quiet
 from pipeline.graph.nouns import Graph, Tensor
@@ -62,7 +61,9 @@ def settle(model: onnx.ModelProto, dims: Fixed, where: object) -> tuple[onnx.Mod
     unknown = [name for name in dims if name not in seen and name not in notes.used]
     if unknown:
         raise ModelError(
-            f"has no open dimension {unknown[0]}", where=where, fix=_near(unknown[0], {*seen, *notes.used})
+            f"has no open dimension {unknown[0]}",
+            where=where,
+            fix=nearest(unknown[0], sorted({*seen, *notes.used}), "open"),
         )
     return model, (*notes.told, *told)
 
@@ -218,7 +219,7 @@ def infer(model: onnx.ModelProto, where: object) -> tuple[onnx.ModelProto, tuple
     try:
         return _inferred(model, strict=True), ()
     except onnx.shape_inference.InferenceError as error:
-        first = _line(error)
+        first = one_line(error)
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     declared = {o.name: o for o in model.graph.output}
@@ -231,8 +232,8 @@ def infer(model: onnx.ModelProto, where: object) -> tuple[onnx.ModelProto, tuple
         return _inferred(bare, strict=True), (note,)
     except onnx.shape_inference.InferenceError as error:
         if outside(model) or refusal(model.SerializeToString()) is not None:
-            raise ModelError(f"is not valid ONNX: {_line(error)}", where=where) from error
-        cause = _line(error)
+            raise ModelError(f"is not valid ONNX: {one_line(error)}", where=where) from error
+        cause = one_line(error)
     loose = _inferred(bare, strict=False)
     for value in loose.graph.output:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
@@ -322,13 +323,3 @@ def _live_values(model: onnx.ModelProto) -> Iterator[str]:
         if any(name in wanted for name in node.output):
             wanted.update(reads(node))
             yield from (name for name in node.output if name in wanted)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]}?" if near else f"open: {', '.join(sorted(known)) or 'none'}"
-
-
-def _line(error: Exception) -> str:
-    """The message of a library's error on one line."""
-    return " ".join(str(error).split())

@@ -30,10 +30,11 @@ def faults(
     except CycleError:
         found.append("the partitions wait for each other")
     number = sum(device == NPU for device, _ in partitions)
-    limits = [n for n in (problem.max_npu_partitions, 1 if problem.policy == "first" else None) if n is not None]
+    limit = problem.max_npu_partitions
     if number != solution.npu_partitions:
         found.append(f"there are {number} NPU partitions, not {solution.npu_partitions}")
-    found += [f"there are {number} NPU partitions of at most {limit}" for limit in limits if number > limit]
+    if limit is not None and number > limit:
+        found.append(f"there are {number} NPU partitions of at most {limit}")
     return (*found, *_costs(problem, solution, number))
 
 

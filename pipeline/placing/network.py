@@ -80,7 +80,7 @@ def network(problem: Problem) -> Network:
         wires,
         tuple(tuple(sorted(b)) for b in before),
         picoseconds(problem.launch_ms),
-        problem.limit,
+        problem.max_npu_partitions,
     )
     _require_feasible(net)
     return net

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, Literal
 
 from pipeline.errors import ModelError
@@ -70,10 +69,9 @@ class Problem:
         units: in any order; the tensors between them must form no cycle.
         tensors: every value that units exchange, take from or give to the graph.
         launch_ms: what each NPU partition costs on top of its units.
-        max_npu_partitions: how many the target takes, ``None`` for any number.
-        policy: ``first``: the toolchain takes the first partition only, so no NPU unit may depend on a CPU unit that
-            itself depends on an NPU unit. A path that goes NPU, CPU, NPU is exactly what makes a second partition
-            necessary (see ``evaluate.npu_partitions``), so this is the limit 1.
+        max_npu_partitions: how many the target takes, ``None`` for any number. A path that goes NPU, CPU, NPU is what
+            makes a second one necessary (``evaluate.npu_partitions``): 1 is what toolchains mean that end the NPU's
+            part at the first operator that it does not take.
 
     Raises:
         ModelError: a name is used twice or is unknown, or a number is negative, infinite, NaN or too large.
@@ -83,7 +81,6 @@ class Problem:
     tensors: tuple[Crossing, ...] = ()
     launch_ms: float = 0.0
     max_npu_partitions: int | None = None
-    policy: Literal["any", "first"] = "any"
 
     def __post_init__(self) -> None:
         """Refuse what no solver could give a meaning to."""
@@ -102,13 +99,6 @@ class Problem:
             raise ModelError(f"all costs together are {total:g} ms; they must stay below {LONGEST_MS:g} ms")
         if self.max_npu_partitions is not None and self.max_npu_partitions < 0:
             raise ModelError(f"max_npu_partitions is {self.max_npu_partitions}; it must be 0 or more")
-
-    @cached_property
-    def limit(self) -> int | None:
-        """How many NPU partitions there may be, policy included; ``None`` for any number."""
-        if self.policy == "any":
-            return self.max_npu_partitions
-        return 1 if self.max_npu_partitions is None else min(1, self.max_npu_partitions)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from pipeline.graph.view import Graph, Node
+from pipeline.graph.weighted import WEIGHTED, channel_axis
 from pipeline.quantize import weights
 from pipeline.quantize.calibrate import Calibration, Channels
 from pipeline.quantize.encodings import Encodings
@@ -32,9 +33,9 @@ def of_weights(graph: Graph) -> tuple[str, ...]:
 
 def _dead(node: Node) -> Iterator[str]:
     weight = node.input(1)
-    if not node.standard or node.op not in weights.WEIGHTED or weight is None or weight.constant is None:
+    if not node.standard or node.op not in WEIGHTED or weight is None or weight.constant is None:
         return
-    axis = weights.channel_axis(node)
+    axis = channel_axis(node)
     if axis is None or weight.dtype != "float32":
         return
     rows = np.abs(np.moveaxis(weight.real.astype(np.float64), axis, 0)).reshape(weight.dims[axis], -1).max(axis=1)

@@ -7,11 +7,9 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node
+from pipeline.graph.weighted import WEIGHTED, channel_axis
 from pipeline.quantize.encodings import ActivationEncoding, WeightEncoding
 from pipeline.quantize.scheme import Scheme
-
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators with a weight as second input."""
 
 BIAS_LIMIT = 2**30  # a bias must leave room in the int32 accumulator for the products
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**20  # of a channel without weights; products stay normal floats
@@ -52,18 +50,6 @@ def has_weight(node: Node, activations: Activations) -> bool:
         return False
     source, weight = node.required(0), node.required(1)
     return source.name in activations and weight.constant is not None and weight.constant.dtype == np.float32
-
-
-def channel_axis(node: Node) -> int | None:
-    """The axis of ``node``'s weight that counts its output channels; ``None`` when there is no such axis."""
-    rank = len(node.required(1).dims)
-    if node.op == "Conv":
-        return 0
-    if node.op == "ConvTranspose":
-        return 1 if node.int("group", 1) == 1 else None
-    if node.op == "Gemm":
-        return 0 if node.int("transB", 0) else 1
-    return 1 if rank == 2 else None
 
 
 def channel_bias(node: Node) -> NDArray[np.float64] | None:

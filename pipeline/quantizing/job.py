@@ -241,8 +241,7 @@ def _fallbacks(engine: Engine) -> Sequence[str]:
 
 def _placed(order: Order, model: onnx.ModelProto) -> Check:
     """Where the target runs what was written, with the prices of its own host."""
-    name = order.target.host
-    host = None if name is None else hosts.load(hosts.find(name, hosts.folder()))
+    host = hosts.named(order.target.host)
     return check(str(order.out), view(model), order.target, host, Demands(prices=False))
 
 

@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 from pipeline.rewrites.nouns import Replacement
 
 Array = NDArray[Any]
@@ -70,7 +70,7 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return [np.asarray(v) for v in session.run(None, dict(feeds))]
     except _FAILURES as error:
-        cause = " ".join(str(error).split())
+        cause = one_line(error)
         raise ModelError(f"ONNX Runtime cannot run it: {cause}", where=model.graph.name or "model") from error
 
 

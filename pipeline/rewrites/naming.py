@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Operators that give their name to what replaces them."""
+from pipeline.graph.weighted import WEIGHTED
 
 
 class Names:

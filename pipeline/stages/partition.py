@@ -1,8 +1,6 @@
 """Cut the model into partitions, each of which runs on one device, by what that is estimated to cost."""
 
-from dataclasses import replace
-
-from pipeline.checking import document, fallbacks
+from pipeline.checking import document
 from pipeline.checking.check import Demands, describe, place
 from pipeline.checking.gates import Gates, missed
 from pipeline.checking.nouns import Check
@@ -44,9 +42,7 @@ def run(context: Context) -> Result:
     host = None if context.host is None else hosts.load(context.host)
     demands = Demands(config.partition.place, config.partition.max_npu_partitions, config.partition.objective)
     found = place(view(model), target, host, by_target(target, kernels(target.contract)), demands)
-    checked = describe(config.name, target, found)
-    base = fallbacks.Base(found.graph, found.units, found.priced, found.solution)
-    checked = replace(checked, fallbacks=fallbacks.prices(base), fallback_ops=fallbacks.prices_by_op(base))
+    checked = describe(config.name, target, found, prices=True)
     gates = missed(checked, _gates(config))
     partitions = cut(found.graph, _placed(checked))
     require_kernels(model, found.graph, partitions)

@@ -1,16 +1,15 @@
 """The shelf of targets: finding a profile by name, reading its YAML and checking it."""
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from pipeline.configerrors import Problem, explain
-from pipeline.errors import TargetError
+from pipeline.errors import TargetError, nearest
 from pipeline.files import exists
-from pipeline.quantize.weights import WEIGHTED
+from pipeline.graph.weighted import WEIGHTED
 from pipeline.targets import inheritance
 from pipeline.targets.inheritance import SHIPPED
 from pipeline.targets.profile import FIGURES, RuleUse, Target
@@ -35,7 +34,7 @@ def find(name: str, profiles: Path) -> Path:
     paths = [home / f"{name}.yaml" for home in (profiles, SHIPPED)]
     found = next((path for path in paths if exists(path)), None)
     if found is None:
-        raise TargetError(f"there is no target {name}", where=profiles, fix=_near(name, names(profiles)))
+        raise TargetError(f"there is no target {name}", where=profiles, fix=nearest(name, names(profiles)))
     return found
 
 
@@ -81,7 +80,7 @@ def _problems(target: Target, path: Path) -> list[Problem]:
     for op in target.quantization.weights:
         if op not in WEIGHTED:
             what = f"quantization.weights.{op}: there is no operator {op} with weights"
-            problems.append(Problem(("quantization", "weights", op), what, _near(op, WEIGHTED)))
+            problems.append(Problem(("quantization", "weights", op), what, nearest(op, sorted(WEIGHTED))))
     for op in sorted(target.absent.keys() & target.operators.keys()):
         what = f"absent.{op}: the target both has and has not {op}"
         problems.append(Problem(("absent", op), what, f"set absent.{op} to null where it inherits that"))
@@ -97,11 +96,13 @@ def _problems(target: Target, path: Path) -> list[Problem]:
 
 def _rule_problems(where: str, use: RuleUse) -> list[Problem]:
     if use.rule not in RULES:
-        return [Problem((where,), f"{where}: there is no rule {use.rule}", _near(use.rule, RULES))]
+        return [Problem((where,), f"{where}: there is no rule {use.rule}", nearest(use.rule, sorted(RULES)))]
     wanted, given = placeholders(use.rule), use.limits.keys()
     said = f"{where}: rule {use.rule}"
     missing = [Problem((where,), f"{said} needs the limit {n}", "add it to its limits") for n in sorted(wanted - given)]
-    unknown = [Problem((where,), f"{said} has no limit {n}", _near(n, wanted)) for n in sorted(given - wanted)]
+    unknown = [
+        Problem((where,), f"{said} has no limit {n}", nearest(n, sorted(wanted))) for n in sorted(given - wanted)
+    ]
     if missing or unknown:
         return missing + unknown
     return [Problem((where,), f"{said}: {what}", fix) for what, fix in mistakes(use.rule, use.limits)]
@@ -127,8 +128,3 @@ def _contract_problems(target: Target) -> list[Problem]:
         fact = f"the contract {contract.name} is symmetric, quantization.symmetric is not set"
         return [Problem(("contract",), fact, "set it")]
     return []
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"

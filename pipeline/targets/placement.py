@@ -38,14 +38,19 @@ Judge = Callable[[Node], tuple[str, ...]]
 """Why a node cannot run on the NPU, each reason a sentence with its fact; empty when it can."""
 
 
-def by_target(target: Target, no_kernel: Callable[[Node], str | None]) -> Judge:
-    """The judge that asks every rule of ``target``, and then whether the simulated NPU has a kernel."""
+def by_rules(target: Target) -> Judge:
+    """The judge that asks every rule of ``target``: the chip, whatever the simulation has kernels for."""
 
     def judge(node: Node) -> tuple[str, ...]:
-        broken = tuple(str(v) for v in violations(node, target))
-        return broken or by_kernel(no_kernel)(node)
+        return tuple(str(v) for v in violations(node, target))
 
     return judge
+
+
+def by_target(target: Target, no_kernel: Callable[[Node], str | None]) -> Judge:
+    """The judge that asks every rule of ``target``, and then whether the simulated NPU has a kernel."""
+    rules, kernels = by_rules(target), by_kernel(no_kernel)
+    return lambda node: rules(node) or kernels(node)
 
 
 def by_kernel(no_kernel: Callable[[Node], str | None]) -> Judge:

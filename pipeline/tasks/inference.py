@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, one_line
 from pipeline.tasks import Infer, Pixels, Task
 from runtime.adapters.image import normalize
 from runtime.tensors import Tensors
@@ -25,7 +25,7 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"cannot be read: {error}", where=path, fix="run with --from train") from error
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ModelError(f"holds other weights: {reason}", where=path, fix="run with --from train") from error
     return network
 

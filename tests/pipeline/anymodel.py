@@ -93,13 +93,12 @@ def placed_on(opened, profile, judge=None):
 
 @cache
 def host_of(name):
-    return hosts.load(hosts.find(name, hosts.folder()))
+    return hosts.named(name, hosts.folder())
 
 
 def cost_placed(opened, profile):
     """The cheapest placement, with every number that a check gives; where costs are not public, all the NPU takes."""
-    host = None if profile.host is None else host_of(profile.host)
-    checked = check("model", opened.graph, profile, host, Demands(prices=False))
+    checked = check("model", opened.graph, profile, host_of(profile.host), Demands(prices=False))
     assert [n.name for n in checked.nodes] == [n.name for n in opened.graph.nodes]
     assert (
         checked.cut.optimal_ms is None

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from pipeline import cli
 from pipeline.configfile import load
 from pipeline.freshness import Stage
 from pipeline.progress import PlainConsole
@@ -153,3 +154,18 @@ def shop(tmp_path, monkeypatch):
     made = Shop(folder=tmp_path, src=package, config=tmp_path / "shop.yaml", stages=STAGES, messages=io.StringIO())
     yield made
     made.reload()
+
+
+@pytest.fixture
+def command_line(capsys):
+    """Calls ``pipeline`` with words; gives the exit code, standard output and standard error."""
+
+    def call(*words):
+        code = 0
+        try:
+            cli.main(words)
+        except SystemExit as stop:
+            code = stop.code or 0
+        return (code, *capsys.readouterr())
+
+    return call

@@ -6,10 +6,10 @@ from anymodel import NPU, account, cost_placed, placed_on, random_inputs, run_pi
 from smallmodels import TARGETS, target
 from zoo import TORCHVISION, exported, light, pretrained
 
-from pipeline.checking.check import by_rules
 from pipeline.compile.closure import without_kernel
 from pipeline.graph.opening import open_model
 from pipeline.targets import library
+from pipeline.targets.placement import by_rules
 from pipeline.targets.rules import violations
 
 PROFILES = {name: target(name) for name in library.names(TARGETS)}

@@ -125,8 +125,7 @@ def cost_model(name: str, fit: Fit | None = None) -> CostModel:
     """The model of the target ``name`` that this project ships, with its host."""
     profiles = Path(__file__).parents[3] / "configs" / "targets"
     target = library.load(library.find(name, profiles))
-    host = None if target.host is None else hosts.load(hosts.find(target.host, hosts.folder()))
-    return CostModel(target, host, fit)
+    return CostModel(target, hosts.named(target.host, hosts.folder()), fit)
 
 
 def whole(model: CostModel, items: Sequence[Work], inside: bool = True) -> Totals:

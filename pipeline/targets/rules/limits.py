@@ -4,9 +4,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
 
+from pipeline.errors import nearest
 from pipeline.targets.profile import Limit, Limits
 
 Mistake = tuple[str, str | None]
@@ -54,8 +54,8 @@ class Words:
         words = str(value).split()
         if isinstance(value, str) and words and words[0] in self.known:
             odd = [w for w in words[1:] if w not in RESIZE_WORDS]
-            return None if not odd else (f"is {_shown(value)}", _near(odd[0], RESIZE_WORDS))
-        return f"is {_shown(value)}", _near(words[0] if words else "", self.known)
+            return None if not odd else (f"is {_shown(value)}", nearest(odd[0], RESIZE_WORDS))
+        return f"is {_shown(value)}", nearest(words[0] if words else "", self.known)
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,3 @@ def _of_limit(wanted: Numbers | Words | Ranges, value: Limit) -> Iterator[Mistak
 
 def _shown(value: object) -> str:
     return repr(value)[:60]
-
-
-def _near(word: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(word, known, 1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"

@@ -8,11 +8,12 @@ import pytest
 from checkednets import LACKING, TARGETS, grouped_net, host, swish_net
 from smallmodels import model, target
 
-from pipeline.checking.check import Demands, by_rules, check, place
+from pipeline.checking.check import Demands, check, place
 from pipeline.checking.nouns import Check
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.placing.evaluate import npu_partitions
+from pipeline.targets.placement import by_rules
 from pipeline.targets.rules import violations
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,8 +12,6 @@ import onnxruntime
 import pytest
 from checkednets import swish_net
 from smallmodels import images, quantized, raw
-
-from pipeline import cli
 
 KEYS = {
     "": {"schema", "model", "target", "nodes", "fallbacks", "partition", "totals"},
@@ -29,19 +28,10 @@ KEYS = {
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
+def command(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     onnx.save(swish_net(), "net.onnx")
-
-    def call(*words):
-        code = 0
-        try:
-            cli.main(["check", *words])
-        except SystemExit as stop:
-            code = stop.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
+    return partial(command_line, "check")
 
 
 def test_json_has_what_scripts_read(command):

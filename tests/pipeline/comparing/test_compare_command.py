@@ -2,12 +2,11 @@
 
 import json
 import re
+from functools import partial
 
 import onnx
 import pytest
 from comparednets import swish_net
-
-from pipeline import cli
 
 KEYS = {
     "name", "title", "kind", "host", "hypothetical", "confidence", "provenance", "coverage", "coverage_possible",
@@ -19,19 +18,10 @@ KEYS = {
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
+def command(tmp_path, monkeypatch, command_line):
     monkeypatch.chdir(tmp_path)
     onnx.save(swish_net(channels=8), "net.onnx")
-
-    def call(*words):
-        code = 0
-        try:
-            cli.main(["compare", *words])
-        except SystemExit as stop:
-            code = stop.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
+    return partial(command_line, "compare")
 
 
 def test_json_has_an_object_per_row(command):

@@ -23,7 +23,7 @@ SUBJECT = Subject("net", view(swish_net()), notes=("it has a note",))
 
 
 def own_host(name):
-    return hosts.load(hosts.find(name, hosts.folder()))
+    return hosts.named(name, hosts.folder())
 
 
 def slow_host(**rates):

@@ -1,13 +1,13 @@
 """``pipeline contracts`` as people and scripts call it, and the numbers that it gives."""
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 from smallmodels import images, model, quantized, target, whole
 
-from pipeline import cli
 from pipeline.compile.lower import lower
 from pipeline.compile.moves import compare
 from pipeline.graph.view import quantize, view
@@ -32,19 +32,10 @@ def lossy():
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys, lossy):
+def command(tmp_path, monkeypatch, command_line, lossy):
     monkeypatch.chdir(tmp_path)
     onnx.save(lossy, "net.onnx")
-
-    def call(*words):
-        code = 0
-        try:
-            cli.main(["contracts", *words])
-        except SystemExit as stop:
-            code = stop.code or 0
-        return (code, *capsys.readouterr())
-
-    return call
+    return partial(command_line, "contracts")
 
 
 def random_inputs(lossy, count=6):

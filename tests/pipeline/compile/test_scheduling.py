@@ -74,8 +74,7 @@ def chip(sram, cache=None):
 
 
 def cost_model(chip):
-    host = None if chip.host is None else hosts.load(hosts.find(chip.host, hosts.folder()))
-    return CostModel(chip, host)
+    return CostModel(chip, hosts.named(chip.host, hosts.folder()))
 
 
 def estimated(graph_and_partition, name):

@@ -10,7 +10,6 @@ from pipeline.placing.baselines import cpu_only, greedy
 from pipeline.placing.checker import faults
 from pipeline.placing.evaluate import evaluate, npu_partitions, partitions
 from pipeline.placing.exact import exact
-from pipeline.placing.floor import require_floor
 from pipeline.placing.mincut import mincut
 from pipeline.placing.problem import Crossing, Problem, Unit
 
@@ -62,12 +61,12 @@ def test_the_sequence_of_partitions_is_that_of_the_phases():
 
 
 def test_greedy_keeps_the_first_partitions():
-    found = greedy(line((9, 1), (1, None), (9, 1), policy="first"))
+    found = greedy(line((9, 1), (1, None), (9, 1), max_npu_partitions=1))
     assert found.devices == {"u0": "npu", "u1": "cpu", "u2": "cpu"}
 
 
 def test_greedy_gives_way_to_a_demand_that_comes_late():
-    found = greedy(line((9, 1), (1, None), (9, 1, "npu"), policy="first"))
+    found = greedy(line((9, 1), (1, None), (9, 1, "npu"), max_npu_partitions=1))
     assert found.devices == {"u0": "cpu", "u1": "cpu", "u2": "npu"}
 
 
@@ -76,7 +75,6 @@ def test_greedy_gives_way_to_a_demand_that_comes_late():
     [
         (lambda: line((1, None, "npu")), r"^u0: must be on the NPU, which cannot run it"),
         (lambda: FORCED_APART, r"^u2: must be on the NPU, which needs partition 2 of at most 1"),
-        (lambda: replace(FORCED_APART, max_npu_partitions=None, policy="first"), r"^u2: .* partition 2 of at most 1"),
         (lambda: line((1, 1, "npu"), max_npu_partitions=0), r"^u0: .* partition 1 of at most 0"),
         (lambda: line((math.nan, 1)), r"^u0: cpu_ms is nan ms"),
         (lambda: line((1, -1.0)), r"^u0: npu_ms is -1.0 ms"),
@@ -127,17 +125,6 @@ def test_all_on_the_cpu_is_refused_when_the_npu_is_demanded():
         cpu_only(line((1, 1, "npu")))
 
 
-def test_a_floor_is_checked_against_the_best_that_any_placement_can_do():
-    problem = line((1, 9), (1, None), (1, 9), (1, 9))
-    weights = {"u0": 5e9, "u1": 2e9, "u2": 3e9, "u3": 4e9}
-    assert require_floor(problem, weights, 12e9, "MACs") == 12e9
-    assert require_floor(replace(problem, policy="first"), weights, 7e9, "MACs") == 7e9
-    with pytest.raises(ModelError, match=r"^u1: stays on the CPU, .* at most 1.2e\+10 MACs; the floor is 1.3e\+10"):
-        require_floor(problem, weights, 13e9, "MACs")
-    with pytest.raises(ModelError, match=r"^u0: stays on the CPU, .* at most 7e\+09 MACs"):
-        require_floor(replace(problem, policy="first"), weights, 8e9, "MACs")
-
-
 GOOD = line((9, 1), (1, None), (9, 1), launch_ms=0.5)
 
 
@@ -170,7 +157,7 @@ def test_the_checker_finds_what_is_wrong(solution, sequence, fault):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"policy": "first"}, "there are 2 NPU partitions of at most 1"),
+        ({"max_npu_partitions": 1}, "there are 2 NPU partitions of at most 1"),
         ({"max_npu_partitions": 0}, "there are 2 NPU partitions of at most 0"),
         ({"units": (replace(GOOD.units[0], must="cpu"), *GOOD.units[1:])}, "u0 must be on the cpu"),
         ({"units": (replace(GOOD.units[0], npu_ms=None), *GOOD.units[1:])}, "u0 cannot run on the NPU"),

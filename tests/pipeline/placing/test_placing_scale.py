@@ -18,7 +18,7 @@ from pipeline.placing.problem import Crossing, Problem, Unit
 RULES = [
     {},
     {"launch_ms": 0.2},
-    {"policy": "first"},
+    {"max_npu_partitions": 1},
     {"max_npu_partitions": 4, "launch_ms": 0.2},
 ]
 
