@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint drill fuzz bench ui clean
+.PHONY: help setup run test lint drill fuzz bench ui peers clean
 
 help: ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
@@ -42,9 +42,16 @@ bench: $(READY) ## print the numbers that the README promises
 ui: $(READY) ## open MLflow on the runs of CONFIG
 	$(BIN)/pipeline ui $(CONFIG)
 
+peers: .venv-tosa/.ready ## install TOSA's reference model, whose pins differ, into an environment of its own
+
 clean: ## remove runs, caches and the virtual environment; data and tracked runs stay
-	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache $(VENV)
+	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .venv-tosa $(VENV)
 	find pipeline runtime tests -name __pycache__ -type d -exec rm -rf {} +
+
+.venv-tosa/.ready:
+	$(PYTHON) -m venv .venv-tosa
+	.venv-tosa/bin/python -m pip install --quiet tosa-tools==2026.8.0
+	touch $@
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import calibrate_host, check, compare, loading
+from pipeline.commands import calibrate_host, check, compare, contracts, loading, quantize
 from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, Options, plan, run
@@ -68,8 +68,10 @@ keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, ric
 app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
-app.command("compare")(compare.compare_command)
+app.command("quantize")(quantize.quantize_command)
+app.command("contracts")(contracts.contracts_command)
 app.command("calibrate-host")(calibrate_host.calibrate_host_command)
+app.command("compare")(compare.compare_command)
 
 
 @app.command("run")
@@ -193,12 +195,16 @@ def targets_command(
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
-    from pipeline.benches import bundle, check  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check, npu  # noqa: PLC0415 (imports torch)
+    from pipeline.stages.common import MODEL  # noqa: PLC0415
+    from pipeline.targets import library  # noqa: PLC0415
 
     loaded = loading.load(config, overrides)
+    target = library.load(loading.profile(loaded))
     with progress.console(sys.stdout) as console:
         tables = (
             bundle.bench(loaded.config, runs / loaded.config.name, console),
+            tuple(npu.rows(target, runs / loaded.config.name / "export" / MODEL, console)),
             tuple(check.rows(console)),
         )
     for rows in tables:

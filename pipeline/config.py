@@ -103,8 +103,12 @@ class QuantizeConfig(Section):
 
     max_ap50_drop: float = Field(1.0, ge=0, le=1, description="gate: the most AP50 that int8 may cost, of 1")
     calibration_images: Count = Field(64, description="taken evenly from the training split")
-    range: Literal["minmax", "percentile", "mse"] = Field("mse", description="how an activation's range is chosen")
+    range: Literal["minmax", "moving-average", "percentile", "mse", "entropy"] = Field(
+        "mse", description="how an activation's range is chosen, where there is no preset and no recipe"
+    )
     percentile: float = Field(99.99, gt=50, le=100, description="of the values kept, when range is percentile")
+    preset: Literal["fast", "balanced", "best"] | None = Field(None, description="how much to try")
+    recipe: Path | None = Field(None, description="a YAML file that says what to try; comes before preset")
     error_images: Count = Field(4, description="calibration images for the per-layer error table")
 
 

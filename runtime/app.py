@@ -14,7 +14,7 @@ from runtime.events import happened, link_changed, new_run, run_of
 from runtime.outputs import EventLog, FrameResult, VideoFile
 from runtime.player import Player, Summary, painter
 from runtime.serve.access import Access
-from runtime.serve.facts import Facts
+from runtime.serve.facts import Facts, partitions
 from runtime.serve.pictures import Draw, Pictures
 from runtime.serve.server import Offer, Server
 from runtime.session import Session
@@ -26,8 +26,8 @@ from runtime.streams.live import Link
 from runtime.streams.opening import Opened, open_all
 from runtime.zones import Happening
 
-PATIENCE_S = 10.0
-"""Seconds that sinks have, at the end, for the events that wait."""
+PATIENCE_S, DURABLE_PATIENCE_S = 10.0, 2.0
+"""Seconds that sinks have, at the end, for the events that wait; the second where the queue keeps them anyway."""
 
 Listener = Callable[[FrameResult], None]
 
@@ -162,8 +162,13 @@ class _Run:
             return []
         pictures = Pictures(self._draws())
 
+        known = [(self.bundle, partitions(self.bundle))]
+
         def facts() -> Facts:
-            return Facts(self.bundle, self.options.delegate, self.status, recorder, self.options.state)
+            bundle = self.bundle
+            if known[0][0] is not bundle:
+                known[0] = (bundle, partitions(bundle))
+            return Facts(*known[0], self.options.delegate, self.status, recorder, self.options.state)
 
         server = stack.enter_context(Server(access, facts, pictures, offer))
         self._warn(f"the live page is at {server.url}")
@@ -232,7 +237,7 @@ class _Run:
             elif self.opened[source].kind != "live" and not self._broken and not self._stop.is_set():
                 self._broken.append(SourceError("has no frame", where=player.name))
         if self._recorder is not None:
-            self._recorder.close(PATIENCE_S)
+            self._recorder.close(PATIENCE_S if self.options.state is None else DURABLE_PATIENCE_S)
         if self._broken:
             raise self._broken[0]
         return [player.summary() for player in self._players]
@@ -250,6 +255,10 @@ def _spare_inputs(bundle: Bundle, sources: Sequence[Path], options: Options) -> 
             raise UserError("is read, so it cannot be written", where=output, fix="give another name")
     if events is not None and annotate is not None and events.absolute() == annotate.absolute():
         raise UserError("cannot hold both events and video", where=events, fix="give another name to one of them")
+    written = [path.absolute() for path in (*map(Path, options.sinks), events, annotate) if path is not None]
+    twice = next((path for path in written if written.count(path) > 1), None)
+    if twice is not None:
+        raise UserError("is to be written twice", where=twice, fix="give another name to one of them")
 
 
 def _same(output: Path, read: Path) -> bool:

@@ -21,7 +21,10 @@ from runtime import describe, profiling
 from runtime.app import Options, play_all
 from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, resolve, summarize
+from runtime.delegates.failover import Health, Supervisor
 from runtime.errors import UserError
+from runtime.npu.chip import Chip
+from runtime.npu.faults import KINDS, Fault, parse_fault
 from runtime.opening import Opening, add_options, read_options
 from runtime.outputs import FrameResult
 from runtime.player import Summary
@@ -35,6 +38,9 @@ from runtime.swap import Outcome, Swap, Watcher
 TOKEN = "NPU_RUN_TOKEN"
 """Environment variable with the token that the live page's visitors need; not an option, which others could list."""
 
+SPARE = "kept.npub"
+"""File in the ``--state`` folder: a copy of the last bundle that proved itself, for when a new one does not start."""
+
 COMMANDS = """\
 other commands:
   npu-run info BUNDLE [--json]      what is in a bundle, and who signed it
@@ -45,6 +51,9 @@ other commands:
 DELEGATE_HELP = """npu: the simulated NPU, bit for bit; plain: its slow reference kernels; cpu: ONNX Runtime (other
 bits); ort:PROVIDER[,OPTION=VALUE]: a processor that ONNX Runtime knows, as ort:OpenVINO,device_type=CPU; auto: the
 first of those that is here, else npu"""
+
+INJECT_HELP = f"""a fault of the simulated NPU for a drill, FAULT@FRAME or FAULT@FRAME+FRAMES, several times; faults
+are {", ".join(KINDS)}"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,9 +87,10 @@ def _run(words: Sequence[str]) -> int:
     _add_outputs(parser)
     options = parser.parse_args(words)
     terminated, stop = threading.Event(), threading.Event()
+    supervisor = Supervisor(Chip(options.inject), _say) if options.inject else None
     with contextlib.ExitStack() as stack:
         stack.enter_context(_terminable(terminated, stop))
-        sessions, offer = _sessions(stack, options)
+        sessions, offer = _sessions(stack, options, supervisor)
         summaries = play_all(
             sessions,
             options.source,
@@ -90,11 +100,13 @@ def _run(words: Sequence[str]) -> int:
             stop=stop,
             offer=offer,
         )
+    health = None if supervisor is None else supervisor.health()
     facts = [dataclasses.asdict(summary) for summary in summaries]
+    document: dict[str, object] = facts[0] if len(facts) == 1 else {"sources": facts}
     _print(
         options.json,
-        facts[0] if len(facts) == 1 else {"sources": facts},
-        lambda: [line for summary in summaries for line in _summary_lines(summary)],
+        {**document, "health": None if health is None else dataclasses.asdict(health)},
+        lambda: [*(line for summary in summaries for line in _summary_lines(summary)), *_health_lines(health)],
     )
     return 143 if terminated.is_set() and any(summary.kind != "live" for summary in summaries) else 0
 
@@ -109,6 +121,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of each source")
     _add_delegate(parser)
     add_options(parser)
+    parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
     parser.add_argument(
         "--watch", action="store_true", help="take over a new bundle when its file changes, or comes by POST /bundle"
     )
@@ -144,18 +157,23 @@ def _play_options(options: argparse.Namespace) -> Options:
     )
 
 
-def _sessions(stack: contextlib.ExitStack, options: argparse.Namespace) -> tuple[Sessions, Offer | None]:
+def _sessions(
+    stack: contextlib.ExitStack, options: argparse.Namespace, supervisor: Supervisor | None
+) -> tuple[Sessions, Offer | None]:
     """What runs the frames, and what takes new bundles; ``stack`` closes it."""
     opening = read_options(options)
     if not options.watch:
-        session = Session(opening.open(options.bundle), options.delegate, strict=options.strict)
+        session = Session(opening.open(options.bundle), options.delegate, strict=options.strict, supervisor=supervisor)
         _announce(session, opening)
         return Fixed(session), None
+    if supervisor is not None:
+        raise UserError("--inject does not go with --watch", fix="drill one of them at a time")
 
     def tell(outcome: Outcome) -> None:
         _say(f"bundle version {outcome.version}: {outcome.state}{f' ({outcome.reason})' if outcome.reason else ''}")
 
-    swap = Swap(options.bundle, opening, delegate=options.delegate, strict=options.strict, tell=tell)
+    spare = None if options.state is None else options.state / SPARE
+    swap = Swap(options.bundle, opening, delegate=options.delegate, strict=options.strict, spare=spare, tell=tell)
     stack.callback(swap.close)
     stack.callback(Watcher(options.bundle, swap).close)
     _announce(swap.session(), opening)
@@ -247,6 +265,13 @@ def _delegate(text: str) -> str:
     return resolve(text)
 
 
+def _fault(text: str) -> Fault:
+    try:
+        return parse_fault(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _announce(session: Session, opening: Opening) -> None:
     """Say, at the start of a run, whose bundle it is and where its partitions run; then it has run here."""
     manifest = session.manifest
@@ -289,6 +314,18 @@ def _summary_lines(summary: Summary) -> list[str]:
     else:
         lines.append(f"ran in ONNX Runtime on this host, not in the arithmetic of {summary.target}")
     return lines
+
+
+def _health_lines(health: Health | None) -> list[str]:
+    """What a drill came to; nothing without one."""
+    if health is None:
+        return []
+    failures = ", ".join(f"{count} {kind}" for kind, count in health.failures.items()) or "none"
+    line = (
+        f"device: {health.jobs - health.on_host} of {health.jobs} jobs, the host computed {health.on_host}; "
+        f"failures: {failures}; came back {health.recoveries} times; {health.throttled} jobs throttled"
+    )
+    return [line, *(f"a bit flipped unnoticed: {flip}" for flip in health.flips)]
 
 
 def _selftest_lines(session: Session, result: Replay) -> list[str]:

@@ -41,5 +41,14 @@ class ProgramError(UserError):
     """An NPU program is malformed or does not match this device."""
 
 
+class DeviceError(UserError):
+    """The device failed at a job: ``kind`` is ``timeout``, ``lost``, ``memory`` or ``flip``."""
+
+    def __init__(self, what: str, *, kind: str) -> None:
+        """Say what failed."""
+        super().__init__(what)
+        self.kind = kind
+
+
 class SourceError(UserError):
     """A video, an image or a camera cannot be read."""

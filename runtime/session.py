@@ -7,6 +7,7 @@ from runtime.adapters.detection import Detections, decode
 from runtime.adapters.image import letterbox, prepare
 from runtime.bundle import Bundle
 from runtime.delegates.choice import delegates, placement
+from runtime.delegates.failover import Supervisor
 from runtime.errors import PlacementError, SourceError, UserError
 from runtime.tensors import Tensors
 
@@ -24,8 +25,16 @@ class Session:
         placement: where each runs, beside where it was planned to.
     """
 
-    def __init__(self, bundle: Bundle, delegate: str = "npu", *, strict: bool = False) -> None:
-        """Load every partition of the bundle; ``strict`` refuses when an operator falls back to the CPU.
+    def __init__(
+        self, bundle: Bundle, delegate: str = "npu", *, strict: bool = False, supervisor: Supervisor | None = None
+    ) -> None:
+        """Load every partition of the bundle.
+
+        Args:
+            bundle: what to run.
+            delegate: on what.
+            strict: refuse when an operator falls back to the CPU.
+            supervisor: of a device that may fail, see ``runtime.delegates.failover``.
 
         Raises:
             UserError: there is no such delegate here.
@@ -33,7 +42,7 @@ class Session:
             BundleError: a partition does not fit the manifest or cannot be used.
             ProgramError: a program is malformed.
         """
-        table = delegates(delegate)
+        table = delegates(delegate, supervisor)
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.partitions = tuple(

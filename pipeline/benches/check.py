@@ -21,7 +21,7 @@ from pipeline.checking.units import verdicts
 from pipeline.cost import devices, hosts
 from pipeline.cost.fitted import fit_of
 from pipeline.cost.model import CostModel
-from pipeline.cost.validation import fitting, networks, silicon, vela
+from pipeline.cost.validation import fitting, machine, networks, silicon, vela
 from pipeline.graph.opening import open_model
 from pipeline.graph.view import Graph
 from pipeline.targets import library
@@ -50,6 +50,7 @@ def rows(progress: Progress) -> Iterator[Row]:
     yield from _models(progress)
     yield from _silicon(progress)
     yield from _vela(progress)
+    yield from _machine(progress)
 
 
 def _growing(progress: Progress) -> Iterator[Row]:
@@ -152,6 +153,14 @@ def _vela(progress: Progress) -> Iterator[Row]:
                 how = f"cycles against Vela's; Spearman of {found.matched} operators {found.rank:.3f}"
                 yield Row(f"{name}, {make.__name__}", f"{found.error:+.1%}", how)
                 progress.advance()
+
+
+def _machine(progress: Progress) -> Iterator[Row]:
+    """This machine's profile, measured now, against MobileNet v2 in ONNX Runtime."""
+    progress.start(0, "this machine")
+    found = machine.time_network(networks.mobilenet_v2)
+    how = f"int8, one thread: {found.predicted_ms:.2f} ms predicted, {found.int8_ms:.2f} measured"
+    yield Row("this machine, MobileNet v2", f"{found.error:+.1%}", f"{how} (float: {found.float_ms:.2f})")
 
 
 def _target(name: str) -> Target:

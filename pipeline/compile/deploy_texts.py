@@ -12,6 +12,7 @@ _SERVICE = """\
 #       -r /opt/npu-run/requirements-signing.txt
 #   mkdir /etc/npu-run/keys    (and copy your NAME.pub there)
 #   cp npu-run.service /etc/systemd/system/ && systemctl enable --now npu-run
+# A new version: put its file in the place of the old one; it takes over between two frames once it passed its tests.
 # Another source or other options: systemctl edit npu-run, with [Service], Environment=SOURCE=... and OPTIONS=...
 # (as OPTIONS=--serve 127.0.0.1:8080 --sink mqtt://broker/shop; others see the page with NPU_RUN_TOKEN set too)
 

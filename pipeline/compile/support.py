@@ -1,6 +1,7 @@
 """What the simulated NPU has no kernel for, each with the reason."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from pipeline.compile.operators.tables import FUNCTIONS
 from pipeline.compile.windows import COORDINATES, natural_scale
 from pipeline.graph.view import Node, Tensor
 from pipeline.quantize.weights import channel_axis
-from runtime.npu.contracts import CONTRACTS, Contract
+from runtime.npu.contracts import CONTRACTS, Contract, find_contract
 
 CONSTANT_OPERANDS = frozenset({"Add", "Concat", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub"})
 """Operators that take a constant in place of any computed input but not of all."""
@@ -23,6 +24,11 @@ LINEAR_COORDINATES = frozenset({"align_corners", "asymmetric", "half_pixel", "py
 
 MAX_RANK = 8
 DEFAULT = CONTRACTS["tflite-r1"]
+
+
+def kernels(contract: str) -> Callable[[Node], str | None]:
+    """``no_kernel`` under the contract of that name; raises ``ProgramError`` when there is none."""
+    return partial(no_kernel, contract=find_contract(contract))
 
 
 def no_kernel(node: Node, contract: Contract = DEFAULT) -> str | None:

@@ -40,8 +40,10 @@ def estimates(
     if prices.inference_ms:
         launch = (launch or 0.0) + prices.inference_ms
     provenance = Provenance.A_PRIORI if model.fit is None else Provenance.HELD_OUT
+    crossed = {*inputs, *outputs}
+    total = model.total(prices, {work.name for work in own}, 1, crossed)
     layers = tuple(_layer(work, prices.npu[work.name], model.device) for work in own)
-    return Estimates(str(provenance), layers, crossings, launch)
+    return Estimates(str(provenance), layers, crossings, launch, total.energy_mj)
 
 
 def _layer(work: Work, cost: LayerCost, device: Device) -> LayerEstimate:

@@ -13,7 +13,8 @@ from pipeline.cost.ethos_blocks import Block, Geometry
 from pipeline.cost.ethos_cycles import Traffic, blocks_of, operator_cycles, stored_bytes, traffic
 from pipeline.cost.ethos_machine import NEEDED, Machine, machine
 from pipeline.cost.ethos_plan import Step, alone, brought_on_chip, cascades_of, flow, steps
-from pipeline.cost.ethos_weights import Staging, fetch_cycles, stagings
+from pipeline.cost.ethos_slices import fetch_cycles
+from pipeline.cost.ethos_weights import Staging, stagings
 from pipeline.cost.nouns import FREE, WEIGHTED, Device, Kind, LayerCost, Work
 
 

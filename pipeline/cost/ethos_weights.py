@@ -6,24 +6,24 @@ for each block of places are, unless that slows the operator. Where one buffer d
 before leaves too little time, they come in slices of output channels, two buffers in turn.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.cost.ethos_blocks import Block, Geometry
 from pipeline.cost.ethos_cascades import Cascade
 from pipeline.cost.ethos_cycles import phases, stored_bytes, traffic
-from pipeline.cost.ethos_machine import Machine, Memory
+from pipeline.cost.ethos_machine import Machine
 from pipeline.cost.ethos_plan import Flow, Step
+from pipeline.cost.ethos_slices import SPLIT, Estimate, View, buffers_of, estimate, fetch_cycles, slices_of
 from pipeline.cost.nouns import WEIGHTED, Work
 
-SPLIT = 16
-"""Output channels that slices are multiples of."""
 STARTUP = 1000
 """Cycles that the first operator may wait for its weights."""
-LEAST_USE = 0.3
-"""Of a block's channels, what a slice in the middle must fill."""
+STARTUP_SHARE = 1 / 10
+"""Of reading weights where they are stored, what the first operator may wait for them instead."""
+VISIBLE_SHARE = 1 / 20
+"""Of fetching weights, what may stay visible of a fetch that counts as hidden."""
 FUTURE = 2.0
 """How much longer the next operator must read its input than its weights for the cache to be left to it."""
 
@@ -50,38 +50,7 @@ class Staging:
 
 
 @dataclass(frozen=True)
-class View:
-    """An operator as the decision sees it, its feature maps and weights in external memory.
-
-    Attributes:
-        work, tiling, step: the operator, its blocks, where it reads and writes.
-        run, weights, ifm: cycles of computing, of reading its weights and its input, as often as it does.
-        wanted, window: bytes that it reads of its input, and of that at a time.
-        refetch: how often it reads its weights.
-        repeats: how often it starts, in a cascade; 1 outside.
-        stored: bytes of its weights.
-    """
-
-    work: Work
-    tiling: tuple[Geometry, Block]
-    step: Step
-    run: float
-    weights: float
-    ifm: float
-    wanted: int
-    window: int
-    refetch: int
-    repeats: float
-    stored: int
-
-    @property
-    def busy(self) -> bool:
-        """Whether computing takes longest."""
-        return self.run > max(self.weights, self.ifm)
-
-
-@dataclass(frozen=True)
-class Place:
+class Surroundings:
     """What surrounds an operator when its weights are decided on.
 
     Attributes:
@@ -105,23 +74,6 @@ class Place:
     after: View | None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Cycles of an operator with its weights in slices: of all, of waiting, of the last slice, of reading weights."""
-
-    run: float
-    waiting: float
-    last: float
-    weights: float
-    ifm: float
-
-
-def fetch_cycles(source: Memory, target: Memory, size: float) -> float:
-    """Cycles to copy ``size`` bytes between memories."""
-    onto = size / target.bytes_per_cycle + source.write_latency
-    return max(size / source.bytes_per_cycle + source.read_latency, onto)
-
-
 def stagings(
     machine: Machine, known: Flow, drafts: Sequence[Step], found: Sequence[Cascade],
     tilings: Mapping[int, tuple[Geometry, Block]],
@@ -138,11 +90,13 @@ def stagings(
         room = limit if part < 0 else limit - held[part]
         staging = Staging(view.run / view.repeats)
         if view.work.kind in WEIGHTED:
-            begins = part < 0 or part != last
+            begins, _first = part < 0 or part != last, not result
             readers = known.readers.get(known.output(index), ())
             movable = begins and bool(view.work.inputs) and known.inside(view.work.inputs[0])
             after = views.get(readers[0]) if readers else None
-            place = Place(before.slack, spare, room, not result, begins and bool(result), part < 0, movable, after)
+            place = Surroundings(
+                before.slack, spare, room, not result, begins and bool(result), part < 0, movable, after
+            )
             staging = _staging(machine, view, place) or staging
         if part >= 0:
             held[part] += sum(staging.buffers)
@@ -164,7 +118,7 @@ def _view(machine: Machine, work: Work, step: Step, tiling: tuple[Geometry, Bloc
     return View(work, tiling, step, run, weights, ifm, moved.wanted, window, moved.refetch, repeats, stored)
 
 
-def _staging(machine: Machine, view: View, place: Place) -> Staging | None:
+def _staging(machine: Machine, view: View, place: Surroundings) -> Staging | None:
     """How the weights of ``view`` are fetched; ``None`` when they are read where they are stored."""
     outside, sram = machine.external, machine.sram
     near = view.refetch * (view.stored / sram.bytes_per_cycle + sram.read_latency)
@@ -172,7 +126,7 @@ def _staging(machine: Machine, view: View, place: Place) -> Staging | None:
         return None
     whole, depth = fetch_cycles(outside, sram, view.stored), view.work.channels
     least = whole * min(depth, SPLIT) / depth
-    promising = least < view.weights / 10 or least <= STARTUP
+    promising = least < view.weights * STARTUP_SHARE or least <= STARTUP
     forced = place.first and view.refetch > 1 and promising
     waiting = max(0.0, whole - place.slack)
     shorter = near + waiting < view.weights
@@ -181,93 +135,26 @@ def _staging(machine: Machine, view: View, place: Place) -> Staging | None:
         hidden = place.ahead and least < place.slack and view.refetch > 1
         if not (forced or shorter or several or hidden):
             return None
-        slices = _slices(machine, view, place, whole)
+        slices = slices_of(machine, view, place.slack, place.room, whole)
     else:
-        hidden = waiting < whole / 20 or waiting / view.repeats < STARTUP
+        hidden = waiting < whole * VISIBLE_SHARE or waiting / view.repeats < STARTUP
         if view.stored > place.room or not (hidden or forced) or not (shorter or view.run <= view.weights):
             return None
         slices = (depth,)
-    buffers = _buffers(view, slices, place.room) if slices else None
+    buffers = buffers_of(view, slices, place.room) if slices else None
     if buffers is None:
         return None
     slack = place.slack if place.ahead and buffers[0] < place.spare else STARTUP if forced else 0.0
-    found = _estimate(machine, view, slices, slack, buffers[1] > 0)
+    found = estimate(machine, view, slices, slack, buffers[1] > 0)
     if not _pays(machine, view, place, slices, sum(buffers), found, whole, forced):
         return None
     return Staging(found.last, math.ceil(view.stored * slices[0] / depth), view.stored, buffers)
 
 
-def _slices(machine: Machine, view: View, place: Place, whole: float) -> tuple[int, ...]:
-    """Output channels whose weights are fetched at a time; none when the block would be used badly."""
-    depth, block, half = view.work.channels, view.tiling[1].ofm[2], place.room / 2
-    least, hidden = min(SPLIT / depth, 1.0), min(place.slack / whole, 1.0)
-    ratio = 1.0 if 1.0 - math.floor(hidden / least) * least < least / 2 else hidden
-    if view.run > view.weights and 0.5 < ratio < 1.0:
-        ratio = min(1.0, max(0.5, -(-int(depth * 0.5) // SPLIT) * SPLIT / depth))
-    ratio = min(max(ratio, least), half / view.stored, 1.0)
-    if ratio >= 1.0:
-        return (depth,)
-    first = max(int(depth * ratio) // SPLIT * SPLIT, SPLIT)
-    if first >= depth:
-        return (depth,)
-    cycles = _slice_cycles(machine, view, first, True, False)
-    rest = -(-max(int(depth * cycles / whole), SPLIT) // block) * block
-    if rest * view.stored / depth > half:
-        rest = int(half / view.stored * depth)
-    while True:
-        unit = block if rest > block else SPLIT
-        rest = max(rest // unit * unit, SPLIT)
-        if max(first, min(rest, depth - first)) * view.stored / depth <= half or (first, rest) == (SPLIT, SPLIT):
-            break
-        if rest > first:
-            rest = -(-(rest // 2) // SPLIT) * SPLIT
-        else:
-            first = -(-(first // 2) // SPLIT) * SPLIT
-    starts = [0, *range(first, depth, rest), depth]
-    if len(starts) > 3 and rest / (-(-rest // block) * block) < LEAST_USE:
-        return ()
-    return tuple(b - a for a, b in itertools.pairwise(starts))
-
-
-def _buffers(view: View, slices: Sequence[int], room: float) -> tuple[int, int] | None:
-    """Bytes of the one or two buffers for ``slices``; ``None`` when not even one fits."""
-    sizes = [math.ceil(view.stored * part / view.work.channels) for part in slices]
-    pair = max(sizes[::2]), max(sizes[1::2], default=0)
-    if len(sizes) > 1 and sum(pair) <= room:
-        return pair
-    return (max(sizes), 0) if max(sizes) <= room else None
-
-
-def _slice_cycles(machine: Machine, view: View, depth: int, first: bool, last: bool) -> float:
-    """Cycles of ``depth`` output channels, the first of which wait for input, the last for output to be written."""
-    shape, block = view.tiling
-    if view.step.rows:
-        shape = replace(shape, ofm=(min(view.step.rows, shape.ofm[0]), *shape.ofm[1:]))
-    shape = replace(shape, ofm=(*shape.ofm[:2], depth))
-    ifm, core, ofm = phases(machine, view.work, (shape, block), view.step.reads, view.step.write, machine.sram)
-    return core + (ifm if first else 0) + (ofm if last else 0)
-
-
-def _estimate(machine: Machine, view: View, slices: Sequence[int], slack: float, double: bool) -> Estimate:
-    """What the operator takes with its weights in ``slices``; ``slack``: cycles that hide the first one."""
-    run = waiting = cycles = 0.0
-    end, depth = len(slices) - 1, view.work.channels
-    for number, part in enumerate(slices):
-        cycles = _slice_cycles(machine, view, part, number == 0, number == end)
-        size = view.stored * part / depth
-        waiting += max(0.0, fetch_cycles(machine.external, machine.sram, size) - slack)
-        slack = cycles if double else 0.0
-        run += cycles
-    near, block = machine.sram, view.tiling[1].ofm[2]
-    weights = view.refetch * (view.stored / near.bytes_per_cycle + len(slices) * near.read_latency)
-    again = sum(-(-part // block) for part in slices) / -(-depth // block)
-    return Estimate(run * view.repeats, waiting, cycles, weights, view.ifm * again)
-
-
 def _pays(
     machine: Machine,
     view: View,
-    place: Place,
+    place: Surroundings,
     slices: Sequence[int],
     size: int,
     found: Estimate,
@@ -294,7 +181,7 @@ def _pays(
     return old >= new and (view.refetch > 1 or whole + found.weights <= old)
 
 
-def _needed_more(place: Place, view: View, size: int) -> bool:
+def _needed_more(place: Surroundings, view: View, size: int) -> bool:
     """Whether the next operator gains more from having its input in the cache than this one from its weights."""
     after = place.after
     if after is None or after.busy or not after.weights or after.ifm <= FUTURE * after.weights:

@@ -12,6 +12,7 @@ from pipeline.graph.model import check
 from pipeline.graph.view import view
 from pipeline.quantize import ptq, qdq
 from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.scheme import Scheme
 
 OPSET = 17
 SHORT, LONG = 1, 5
@@ -70,8 +71,9 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     """The int8 form of ``model`` with ranges of one random image; activations are uint8, as kernels for x86 want."""
     graph = view(model)
     image = np.random.default_rng(0).uniform(-1, 6, graph.inputs[0].dims).astype(np.float32)
-    per_channel = {"Conv": True, "Gemm": False, "MatMul": False}
-    encodings = ptq.quantize(graph, calibrate(model, graph, [image]), per_channel, "minmax")
+    scheme = Scheme({"Conv": True, "Gemm": False, "MatMul": False})
+    seen = calibrate(model, graph, [image]).histograms
+    encodings = ptq.quantize(graph, seen, scheme, ptq.Choosing("minmax"))
     return _unsigned(qdq.insert(model, encodings))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.quantize.scheme import Scheme
 
 SCHEMA = 1
 AGAIN = "run with --from quantize"
@@ -49,6 +50,21 @@ class Encodings:
             "weights": {name: asdict(e) for name, e in self.weights.items()},
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def require_scheme(encodings: Encodings, scheme: Scheme, where: object) -> None:
+    """Raise ``ModelError`` for the first of ``encodings``, read from ``where``, that a target of ``scheme`` lacks."""
+    fix = "export encodings for this target, or leave --encodings out"
+    for name, activation in encodings.activations.items():
+        if scheme.symmetric and activation.zero_point != 0:
+            what = f"{name} has zero point {activation.zero_point}; the target's activations are symmetric"
+            raise ModelError(what, where=where, fix=fix)
+        if scheme.power_of_two and activation.scale != scheme.scale(activation.scale):
+            raise ModelError(f"{name} has scale {activation.scale:g}, no power of two", where=where, fix=fix)
+    for name, weight in encodings.weights.items():
+        if weight.axis is not None and not any(scheme.per_channel.values()):
+            what = f"{name} has a scale per channel; the target takes one per tensor"
+            raise ModelError(what, where=where, fix=fix)
 
 
 def load(path: Path) -> Encodings:

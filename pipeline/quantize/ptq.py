@@ -1,6 +1,8 @@
 """Post-training quantization: from a float graph and its statistics to encodings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import fused_outputs
@@ -9,7 +11,8 @@ from pipeline.quantize import weights
 from pipeline.quantize.calibrate import activations
 from pipeline.quantize.encodings import ActivationEncoding, Encodings
 from pipeline.quantize.histogram import Histogram
-from pipeline.quantize.ranges import CHOICES, Range, affine
+from pipeline.quantize.ranges import CHOICES, Range
+from pipeline.quantize.scheme import Scheme
 
 SAME_SCALE = frozenset({
     "AveragePool", "Concat", "DepthToSpace", "Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
@@ -17,29 +20,37 @@ SAME_SCALE = frozenset({
 })  # fmt: skip
 """Operators whose inputs and output share one scale and zero point (TFLite int8 contract)."""
 
-FIXED_OUTPUT: Mapping[str, tuple[float, int]] = {
-    "Sigmoid": (1 / 256, -128),
-    "Softmax": (1 / 256, -128),
-    "Tanh": (1 / 128, 0),
-}
-"""Operators whose output has a fixed scale and zero point (TFLite int8 contract)."""
+
+FLAT_BEYOND: Mapping[str, float] = {"Sigmoid": 7.0, "Tanh": 3.5}
+"""Inputs beyond which a function is within half a step of its end: 1/(1 + e^-7) > 1 - 1/512, tanh(3.5) > 1 - 1/256."""
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How ranges are chosen.
+
+    Attributes:
+        choice: a key of ``pipeline.quantize.ranges.CHOICES``.
+        percentile: of the values kept, for the choice of that name.
+        by_tensor: another choice, or the range itself, for some activations, by name.
+    """
+
+    choice: str = "mse"
+    percentile: float = 99.99
+    by_tensor: Mapping[str, str | Range] = field(default_factory=dict)
 
 
 def quantize(
-    graph: Graph,
-    histograms: Mapping[str, Histogram],
-    per_channel: Mapping[str, bool],
-    choice: str = "mse",
-    percentile: float = 99.99,
+    graph: Graph, histograms: Mapping[str, Histogram], scheme: Scheme, choose: Choosing, mse_weights: bool = False
 ) -> Encodings:
     """Encodings of every activation and weight of a float ``graph``.
 
     Args:
         graph: the float model.
         histograms: what its activations took, by name.
-        per_channel: for each operator with weights, whether the target takes a scale per channel.
-        choice: how a range is chosen, a key of ``pipeline.quantize.ranges.CHOICES``.
-        percentile: for that choice.
+        scheme: what the target takes.
+        choose: how ranges are chosen.
+        mse_weights: whether a weight's range is the one with the least squared error, not all of it.
 
     Raises:
         ModelError: an activation has no histogram; a weight or bias is not finite.
@@ -49,37 +60,52 @@ def quantize(
     missing = [t.name for t in wanted if t.name not in histograms]
     if missing:
         raise ModelError("was not calibrated", where=missing[0], fix="calibrate the same model")
-    ranges = {t.name: _range(graph, t, histograms[t.name], choice, percentile) for t in wanted}
-    encoded = _encode(graph, ranges)
-    return Encodings(encoded, weights.encode(graph, encoded, per_channel))
+    ranges = {t.name: _range(graph, t, histograms[t.name], scheme, choose) for t in wanted}
+    encoded = _encode(graph, ranges, scheme)
+    return Encodings(encoded, weights.encode(graph, encoded, scheme, mse_weights))
 
 
-def _range(graph: Graph, tensor: Tensor, histogram: Histogram, choice: str, percentile: float) -> Range:
+def _range(graph: Graph, tensor: Tensor, histogram: Histogram, scheme: Scheme, choose: Choosing) -> Range:
     # The network's input is what preprocessing makes of 0..255; nothing of it may be clipped.
-    is_input = graph.producer(tensor.name) is None
-    return CHOICES["minmax" if is_input else choice](histogram, percentile)
+    own = "minmax" if graph.producer(tensor.name) is None else choose.choice
+    choice = choose.by_tensor.get(tensor.name, own)
+    if not isinstance(choice, str):
+        return choice
+    low, high = CHOICES[choice](histogram, choose.percentile, scheme)
+    limit = _flat_beyond(graph, tensor)
+    return max(low, -limit), min(high, limit)
 
 
-def _encode(graph: Graph, ranges: Mapping[str, Range]) -> Mapping[str, ActivationEncoding]:
+def _flat_beyond(graph: Graph, tensor: Tensor) -> float:
+    """The magnitude beyond which no reader of ``tensor`` tells values apart, infinite without one."""
+    readers = graph.consumers(tensor.name)
+    if not readers or graph.is_output(tensor.name):
+        return math.inf
+    return max(FLAT_BEYOND.get(n.op, math.inf) if n.standard else math.inf for n in readers)
+
+
+def _encode(graph: Graph, ranges: Mapping[str, Range], scheme: Scheme) -> Mapping[str, ActivationEncoding]:
     """Encodings of ``ranges``: one for all tensors that must share it, the contract's where that fixes it.
 
     A group of tensors takes a fixed encoding when everything that enters the group has it; otherwise the fixed tensor
-    keeps its own, and the compiler rescales it.
+    keeps its own, and the compiler rescales it, unless the target demands the one scale.
     """
     encoded: dict[str, ActivationEncoding] = {}
-    for members in _groups(graph, ranges):
+    for members in _groups(graph, ranges, scheme.shared_scales):
         low, high = min(ranges[m][0] for m in members), max(ranges[m][1] for m in members)
-        fixed = {m: _fixed(graph, m) for m in members}
+        fixed = {m: scheme.fixed.get(_op(graph, m)) for m in members}
         entering = {fixed[m] for m in members if _op(graph, m) not in SAME_SCALE}
         common = entering.pop() if len(entering) == 1 else None
+        demanded = any(n.op in scheme.shared_scales for m in members for n in graph.consumers(m))
         for member in members:
-            scale, zero = common or fixed[member] or affine(low, high)
+            own = None if demanded else fixed[member]
+            scale, zero = common or own or scheme.activation(low, high)
             encoded[member] = ActivationEncoding(low, high, scale, zero)
     return {name: encoded[name] for name in ranges}
 
 
-def _groups(graph: Graph, ranges: Mapping[str, Range]) -> Iterable[Sequence[str]]:
-    """The tensors of ``ranges`` in groups that must share their encoding."""
+def _groups(graph: Graph, ranges: Mapping[str, Range], shared: Set[str]) -> Iterable[Sequence[str]]:
+    """The tensors of ``ranges`` in groups that must share their encoding; ``shared`` operators join their inputs."""
     leader = {name: name for name in ranges}
 
     def find(name: str) -> str:
@@ -88,8 +114,9 @@ def _groups(graph: Graph, ranges: Mapping[str, Range]) -> Iterable[Sequence[str]
         return name
 
     for node in graph.nodes:
-        if node.standard and node.op in SAME_SCALE:
-            members = [t.name for t in (*node.activations, *node.outputs) if t.name in leader]
+        if node.standard and node.op in SAME_SCALE | shared:
+            joined = (*node.activations, *(node.outputs if node.op in SAME_SCALE else ()))
+            members = [t.name for t in joined if t.name in leader]
             for member in members[1:]:
                 leader[find(member)] = find(members[0])
     groups: dict[str, list[str]] = {}
@@ -101,7 +128,3 @@ def _groups(graph: Graph, ranges: Mapping[str, Range]) -> Iterable[Sequence[str]
 def _op(graph: Graph, name: str) -> str:
     producer = graph.producer(name)
     return "" if producer is None or not producer.standard else producer.op
-
-
-def _fixed(graph: Graph, name: str) -> tuple[float, int] | None:
-    return FIXED_OUTPUT.get(_op(graph, name))

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node
 from pipeline.quantize.encodings import ActivationEncoding, WeightEncoding
+from pipeline.quantize.scheme import Scheme
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators with a weight as second input."""
@@ -15,10 +16,15 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 BIAS_LIMIT = 2**30  # a bias must leave room in the int32 accumulator for the products
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**20  # of a channel without weights; products stay normal floats
 
+CLIPS = tuple(float(c) for c in np.linspace(1.0, 0.5, 26))
+"""Shares of the largest weight that a scale may cover."""
+
 Activations = Mapping[str, ActivationEncoding]
 
 
-def encode(graph: Graph, activations: Activations, per_channel: Mapping[str, bool]) -> Mapping[str, WeightEncoding]:
+def encode(
+    graph: Graph, activations: Activations, scheme: Scheme, least_error: bool = False
+) -> Mapping[str, WeightEncoding]:
     """Symmetric int8 scales of every weight of ``graph``, by its name.
 
     A weight that serves several operators has one encoding that suits them all: per channel only when all of them take
@@ -27,7 +33,8 @@ def encode(graph: Graph, activations: Activations, per_channel: Mapping[str, boo
     Args:
         graph: the float model.
         activations: encodings of the activations.
-        per_channel: for each operator with weights, whether the target takes a scale per channel.
+        scheme: what the target takes.
+        least_error: whether scales clip where that lowers the squared error; else they cover all values.
 
     Raises:
         ModelError: a weight or a bias holds values that are not finite.
@@ -36,7 +43,7 @@ def encode(graph: Graph, activations: Activations, per_channel: Mapping[str, boo
     for node in graph.nodes:
         if has_weight(node, activations):
             users.setdefault(node.required(1).name, []).append(node)
-    return {name: _encode(nodes, activations, per_channel) for name, nodes in users.items()}
+    return {name: _encode(nodes, activations, scheme, least_error) for name, nodes in users.items()}
 
 
 def has_weight(node: Node, activations: Activations) -> bool:
@@ -73,17 +80,29 @@ def channel_bias(node: Node) -> NDArray[np.float64] | None:
     return np.broadcast_to(values.reshape(-1), (channels,))
 
 
-def _encode(nodes: Sequence[Node], activations: Activations, per_channel: Mapping[str, bool]) -> WeightEncoding:
-    axes = {channel_axis(n) if per_channel.get(n.op, False) else None for n in nodes}
+def _encode(nodes: Sequence[Node], activations: Activations, scheme: Scheme, least_error: bool) -> WeightEncoding:
+    axes = {channel_axis(n) if scheme.per_channel.get(n.op, False) else None for n in nodes}
     axis = axes.pop() if len(axes) == 1 else None
     values = nodes[0].required(1).real.astype(np.float64)
     if not np.isfinite(values).all():
         raise ModelError("the weight holds values that are not finite", where=nodes[0].name, fix="check the checkpoint")
-    others = tuple(i for i in range(values.ndim) if axis is None or i != axis)
-    largest = np.abs(values).max(axis=others).reshape(-1)
+    rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    steps = _least_error(rows) if least_error else np.abs(rows).max(axis=1) / 127
     floors = [_bias_floor(node, activations, axis) for node in nodes]
-    scales = np.max([largest / 127, np.full(largest.shape, SMALLEST_SCALE), *floors], axis=0).astype(np.float32)
-    return WeightEncoding(tuple(float(s) for s in scales), axis)
+    scales = np.max([steps, np.full(steps.shape, SMALLEST_SCALE), *floors], axis=0)
+    return WeightEncoding(tuple(scheme.scale(s) for s in scales), axis)
+
+
+def _least_error(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each of ``rows`` [channels, values] the scale, of ``CLIPS`` that cut more and more, with least error."""
+    whole = np.abs(rows).max(axis=1) / 127
+    steps = whole[:, None] * np.array(CLIPS)
+    safe = np.maximum(steps, SMALLEST_SCALE)
+    errors = [
+        ((np.clip(np.rint(rows / step[:, None]), -127, 127) * step[:, None] - rows) ** 2).sum(axis=1) for step in safe.T
+    ]
+    best: NDArray[np.float64] = np.take_along_axis(steps, np.argmin(errors, axis=0)[:, None], axis=1)[:, 0]
+    return best
 
 
 def _bias_floor(node: Node, activations: Activations, axis: int | None) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.report.drawing import FIRST, INK, SECOND, blank, legend, style, svg
 from pipeline.report.formats import decibel
 from pipeline.report.headline import Accuracy
-from pipeline.report.results import Epoch, LayerError
+from pipeline.report.results import Epoch, LayerError, TraceEvent
 
 LOUDEST = 60.0
 """dB; what is better is drawn as this, or layers without any noise would flatten all others."""
@@ -91,6 +91,42 @@ def noise(rows: Sequence[LayerError]) -> str:
         axes.grid(axis="y")
         axes.tick_params(length=0)
         return svg(figure, "Signal to quantization noise of each layer, in execution order")
+
+
+ENGINES = ("DMA in", "MAC", "vector", "DMA out")
+"""The NPU's engines, from top to bottom."""
+_FINEST = 1200
+"""Parts of a timeline's width; what lies closer together is drawn as one bar."""
+
+
+def timeline(events: Sequence[TraceEvent]) -> str:
+    """When each engine is busy, in milliseconds from the start of an inference."""
+    end = max(event.ts + event.dur for event in events) / 1e3
+    with style("timeline"):
+        figure, axes = blank(7.2, 2.4, left=0.8)
+        for row, engine in enumerate(reversed(ENGINES)):
+            bars = _bars([e for e in events if e.cat == engine], end / _FINEST)
+            colour = FIRST if engine in ("MAC", "vector") else SECOND
+            axes.broken_barh(bars, (row - 0.3, 0.6), facecolors=colour, edgecolors="none")
+        axes.set_yticks(range(len(ENGINES)), list(reversed(ENGINES)), color=INK)
+        axes.set(xlim=(0, end), ylim=(-0.5, len(ENGINES) - 0.5), xlabel="ms")
+        axes.grid(axis="x")
+        axes.tick_params(length=0)
+        return svg(figure, "When each engine of the NPU is busy during one inference, estimated")
+
+
+def _bars(events: Sequence[TraceEvent], finest: float) -> list[tuple[float, float]]:
+    """Start and length of each bar in milliseconds; nothing is shorter than ``finest``, nor any gap."""
+    bars: list[tuple[float, float]] = []
+    for event in sorted(events, key=lambda e: e.ts):
+        if event.dur <= 0:
+            continue
+        start, stop = event.ts / 1e3, max((event.ts + event.dur) / 1e3, event.ts / 1e3 + finest)
+        if bars and start <= bars[-1][0] + bars[-1][1] + finest:
+            start, stop = bars[-1][0], max(stop, bars[-1][0] + bars[-1][1])
+            bars.pop()
+        bars.append((start, stop - start))
+    return bars
 
 
 def _over_epochs(epochs: Sequence[Epoch], what: str) -> tuple[Figure, Axes]:

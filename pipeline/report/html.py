@@ -57,6 +57,7 @@ def page(summary: RunSummary) -> str:
         graph=_graph(summary),
         coverage=_coverage(summary),
         cost=results.check(summary),
+        timeline=_timeline(summary),
         noise=_noise(summary),
         samples=_samples(summary),
         demo=results.demo(summary),
@@ -173,6 +174,21 @@ def _by_operator(nodes: Sequence[Node]) -> list[tuple[str, int, int, int]]:
         taken[node.op] += node.device == "npu"
         macs[node.op] += node.macs
     return [(op, total[op], taken[op], macs[op]) for op in sorted(total, key=lambda op: (-macs[op], op))]
+
+
+def _timeline(summary: RunSummary) -> Mapping[str, object] | Absent:
+    """The NPU's programs, layer by layer, and when their engines are busy."""
+    programs, events = results.profile(summary), results.trace(summary)
+    if isinstance(programs, Absent):
+        return programs
+    if not any(program.layers for program in programs):
+        return Absent("No program of the bundle carries estimates.")
+    drawable = not isinstance(events, Absent) and any(event.dur > 0 for event in events)
+    return {
+        "programs": programs,
+        "chart": Markup(_charts().timeline(events)) if drawable else None,
+        "unknown": sorted({name for p in programs if p.estimates is not None for name in p.estimates.unknown}),
+    }
 
 
 def _noise(summary: RunSummary) -> Mapping[str, object] | Absent:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.summary import RunSummary
 from pipeline.workspace import DamagedRecordError, Record, read_record
@@ -36,7 +36,7 @@ class Epoch(_Row):
 
 
 class LayerError(_Row):
-    """One row of ``quantize/errors.json``, see ``pipeline.quantize.errors.LayerError``."""
+    """One row of ``quantize/errors.json``, see ``pipeline.quantize.sensitivity.Sensitivity``."""
 
     node: str
     op: str
@@ -127,6 +127,63 @@ class Check(_Row):
     notes: tuple[str, ...] = ()
 
 
+class LayerRow(_Row):
+    """What the cost model says of one layer, see ``runtime.npu.timeline.Row``."""
+
+    name: str
+    opcodes: tuple[str, ...]
+    tiles: int
+    ms: float | None
+    macs: int
+    utilization: float | None
+    bytes: Mapping[str, int]
+    energy_mj: float | None
+    bound: str
+
+
+class _Memory(_Row):
+    name: str
+    bytes: int
+    used: int
+    assumed: bool
+    spilled: tuple[str, ...] = ()
+
+
+class _Estimates(_Row):
+    ms: float | None
+    provenance: str
+    launch_ms: float
+    crossing_ms: float
+    unknown: tuple[str, ...]
+
+
+class ProgramProfile(_Row):
+    """A program of ``package/profile.json``, which is what ``npu-run profile --json`` prints."""
+
+    program: str
+    estimates: _Estimates | None
+    memories: tuple[_Memory, ...]
+    layers: tuple[LayerRow, ...]
+
+
+class _Profile(_Row):
+    programs: tuple[ProgramProfile, ...]
+
+
+class TraceEvent(_Row):
+    """A complete event of ``package/trace.json``: ``cat`` is the engine, ``ts`` and ``dur`` are microseconds."""
+
+    name: str
+    ph: str
+    cat: str = ""
+    ts: float = 0.0
+    dur: float = 0.0
+
+
+class _Trace(_Row):
+    events: tuple[TraceEvent, ...] = Field(alias="traceEvents")
+
+
 class Demo(_Row):
     """``package/demo/summary.json``: what playing the packaged bundle found, see ``runtime.app.Summary``."""
 
@@ -161,6 +218,18 @@ def plan(summary: RunSummary) -> tuple[Partition, ...] | Absent:
 def check(summary: RunSummary) -> Check | Absent:
     """What the placement is estimated to cost."""
     return _read(summary, "partition", "check.json", TypeAdapter(Check))
+
+
+def profile(summary: RunSummary) -> tuple[ProgramProfile, ...] | Absent:
+    """What each layer of each program is estimated to cost."""
+    found = _read(summary, "package", "profile.json", TypeAdapter(_Profile))
+    return found if isinstance(found, Absent) else found.programs
+
+
+def trace(summary: RunSummary) -> tuple[TraceEvent, ...] | Absent:
+    """When each command of the NPU's programs is busy, by start."""
+    found = _read(summary, "package", "trace.json", TypeAdapter(_Trace))
+    return found if isinstance(found, Absent) else tuple(event for event in found.events if event.ph == "X")
 
 
 def demo(summary: RunSummary) -> Demo | Absent:

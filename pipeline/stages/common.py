@@ -7,9 +7,11 @@ from pathlib import Path
 from pipeline.targets.placement import Placed
 
 FLOAT_MODEL = "float.onnx"
+QUANTIZED_MODEL = "quantized.onnx"
 MODEL = "model.onnx"
 ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
+RECIPE = "recipe.yaml"
 COVERAGE = "coverage.json"
 CHECK = "check.json"
 

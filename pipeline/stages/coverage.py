@@ -1,6 +1,6 @@
 """Say which operators the target NPU takes, and of each fallback every reason."""
 
-from pipeline.compile.support import no_kernel
+from pipeline.compile.support import kernels
 from pipeline.graph.model import load
 from pipeline.graph.view import view
 from pipeline.stages.common import COVERAGE, MODEL, save_coverage
@@ -26,7 +26,7 @@ def run(context: Context) -> Result:
     target = library.load(context.profile)
     graph = view(load(context.inputs["export"] / MODEL))
     limit = config.partition.max_npu_partitions or target.partition.max_npu_partitions
-    judge = by_target(target, no_kernel)
+    judge = by_target(target, kernels(target.contract))
     placed = place(graph, judge, limit)
     save_coverage(context.out / COVERAGE, target.name, placed)
     macs = sum(p.macs for p in placed)

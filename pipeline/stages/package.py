@@ -24,7 +24,7 @@ from pipeline.targets.profile import Target
 from pipeline.tasks import Pixels, Task
 from pipeline.tasks.inference import infer_onnx
 from pipeline.workspace import Context, Result
-from runtime import __version__
+from runtime import __version__, profiling
 from runtime.adapters.image import letterbox
 from runtime.app import play
 from runtime.bundle import Bundle, Line, Zone, open_bundle
@@ -43,7 +43,8 @@ def run(context: Context) -> Result:
     """Write the bundle and the deploy folder, replay the golden vectors, measure accuracy, play the clip.
 
     Writes ``NAME.npub``, ``deploy/``, ``samples/`` (frames as the float model and the bundle see them) and, with
-    ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4`` and ``demo/summary.json``.
+    ``package.demo``, ``demo/events.jsonl``, ``demo/annotated.mp4`` and ``demo/summary.json``; ``profile.json`` and
+    ``trace.json``, what ``npu-run profile`` says of the bundle.
 
     Returns:
         ``ap50`` and ``ap`` of the packaged bundle on the simulated NPU; ``golden_bytes`` compared and
@@ -61,6 +62,8 @@ def run(context: Context) -> Result:
     _write(path, context, task)
     build_deploy(context.out / "deploy", path)
     opened = open_bundle(path)
+    (context.out / "profile.json").write_text(json.dumps(profiling.facts(opened), indent=1) + "\n")
+    (context.out / "trace.json").write_text(json.dumps(profiling.document(opened)) + "\n")
     replayed = _replay(opened)
     context.progress.message("measuring the bundle on the simulated NPU")
     session = Session(opened)

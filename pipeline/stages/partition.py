@@ -9,7 +9,7 @@ from pipeline.checking.nouns import Check
 from pipeline.compile import plan
 from pipeline.compile.closure import require_kernels
 from pipeline.compile.partitions import cut
-from pipeline.compile.support import no_kernel
+from pipeline.compile.support import kernels
 from pipeline.config import RunConfig
 from pipeline.cost import hosts
 from pipeline.graph.model import load
@@ -43,7 +43,7 @@ def run(context: Context) -> Result:
     model = load(context.inputs["export"] / MODEL)
     host = None if context.host is None else hosts.load(context.host)
     demands = Demands(config.partition.place, config.partition.max_npu_partitions, config.partition.objective)
-    found = place(view(model), target, host, by_target(target, no_kernel), demands)
+    found = place(view(model), target, host, by_target(target, kernels(target.contract)), demands)
     checked = describe(config.name, target, found)
     base = fallbacks.Base(found.graph, found.units, found.priced, found.solution)
     checked = replace(checked, fallbacks=fallbacks.prices(base), fallback_ops=fallbacks.prices_by_op(base))

@@ -15,7 +15,8 @@ from pipeline.targets.inheritance import SHIPPED
 from pipeline.targets.profile import FIGURES, RuleUse, Target
 from pipeline.targets.rules import RULES, placeholders
 from pipeline.targets.rules.limits import mistakes
-from runtime.npu.contracts import CONTRACTS
+from runtime.errors import ProgramError
+from runtime.npu.contracts import find_contract
 
 
 def folder(config: Path) -> Path:
@@ -71,10 +72,7 @@ def _problems(target: Target, path: Path) -> list[Problem]:
     problems = []
     if target.name != path.stem:
         problems.append(Problem(("name",), f"is named {target.name} inside", f"name it {path.stem}"))
-    if target.contract not in CONTRACTS:
-        problems.append(
-            Problem(("contract",), f"there is no contract {target.contract}", _near(target.contract, CONTRACTS))
-        )
+    problems += _contract_problems(target)
     for figure in FIGURES:
         if figure not in target.figures:
             what = f"figures.{figure} is missing"
@@ -116,6 +114,18 @@ def _twice(where: str, uses: Sequence[RuleUse]) -> list[Problem]:
         for (rule, _), count in counts.items()
         if count > 1
     ]
+
+
+def _contract_problems(target: Target) -> list[Problem]:
+    """What is wrong with the target's contract: unknown, known to nothing, or against its quantization."""
+    try:
+        contract = find_contract(target.contract)
+    except ProgramError as error:
+        return [Problem(("contract",), error.what, error.fix or "")]
+    if contract.symmetric and not target.quantization.symmetric:
+        fact = f"the contract {contract.name} is symmetric, quantization.symmetric is not set"
+        return [Problem(("contract",), fact, "set it")]
+    return []
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from runtime.bundle import PartitionEntry
 from runtime.delegates import Delegate, Executable
 from runtime.delegates.cpu import CpuDelegate
+from runtime.delegates.failover import Supervisor
 from runtime.delegates.npu import NpuDelegate
 from runtime.delegates.ort import OrtDelegate, OrtExecutable, accelerators, full_name
 from runtime.errors import UserError
@@ -34,19 +35,30 @@ def resolve(name: str) -> str:
     return _ORT + found[0] if found else "npu"
 
 
-def delegates(name: str) -> Mapping[str, Delegate]:
+def delegates(name: str, supervisor: Supervisor | None = None) -> Mapping[str, Delegate]:
     """The delegate for NPU partitions (``npu``) and the one for CPU partitions (``cpu``).
 
+    Args:
+        name: a word of the module's table.
+        supervisor: watches the simulated NPU, which then may fail.
+
     Raises:
-        UserError: there is no such delegate, or its options cannot be read.
+        UserError: there is no such delegate, its options cannot be read, or it has nothing to supervise.
     """
     chosen = resolve(name)
+    if supervisor is not None and chosen not in ("npu", "plain"):
+        fix = "choose the delegate npu or plain"
+        raise UserError(f"faults are those of the simulated NPU, the delegate is {chosen}", fix=fix)
     if chosen.startswith(_ORT):
         return {"npu": _ort(chosen.removeprefix(_ORT)), "cpu": CpuDelegate()}
     if chosen not in NAMES:
         known = ", ".join((*NAMES, "ort:PROVIDER[,OPTION=VALUE]"))
         raise UserError(f"there is no delegate {name!r}", fix=f"choose from {known}")
-    on_npu: Mapping[str, Delegate] = {"npu": NpuDelegate(), "plain": NpuDelegate(fast=False), "cpu": CpuDelegate()}
+    on_npu: Mapping[str, Delegate] = {
+        "npu": NpuDelegate(supervisor=supervisor),
+        "plain": NpuDelegate(fast=False, supervisor=supervisor),
+        "cpu": CpuDelegate(),
+    }
     return {"npu": on_npu[chosen], "cpu": CpuDelegate()}
 
 

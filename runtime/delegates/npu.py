@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from runtime.bundle import Bundle, PartitionEntry
+from runtime.delegates import Executable
+from runtime.delegates.failover import Supervised, Supervisor
 from runtime.errors import BundleError, ProgramError
 from runtime.npu.device import Device
 from runtime.npu.encoding import loads
@@ -15,11 +17,13 @@ class NpuDelegate:
 
     Attributes:
         fast: use the fast path; the plain kernels otherwise, which give the same bits and are the specification.
+        supervisor: watches a device that may fail; ``None`` for one that cannot.
     """
 
     fast: bool = True
+    supervisor: Supervisor | None = None
 
-    def load(self, partition: PartitionEntry, bundle: Bundle) -> Device:
+    def load(self, partition: PartitionEntry, bundle: Bundle) -> Executable:
         """Verify the partition's program against the manifest and put it on a device.
 
         Raises:
@@ -35,7 +39,8 @@ class NpuDelegate:
         except ProgramError as error:
             raise ProgramError(str(error), where=where) from error
         _compare(program, partition, bundle, where)
-        return Device(program, fast=self.fast)
+        device = Device(program, fast=self.fast)
+        return device if self.supervisor is None else Supervised(device, self.supervisor)
 
 
 def _compare(program: Program, partition: PartitionEntry, bundle: Bundle, where: str) -> None:

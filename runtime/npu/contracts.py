@@ -35,7 +35,8 @@ class Contract:
         activations: integer type of every activation.
         symmetric: whether activations must have zero point 0.
         add: ``shifted``: ADD and SUB rescale both inputs to a common step and then to the output, three
-            requantizations (TFLite); ``float32``: one float32 sum of two products, as ONNX Runtime's QLinearAdd.
+            requantizations (TFLite); ``float32``: one float32 sum of two products, as ONNX Runtime's QLinearAdd; its
+            QLinearMul adds the zero point before it rounds, so MUL does.
         add_shift: bits by which ``shifted`` moves the inputs left first.
         average_pool: ``raw``: the raw integers are summed and divided, half away from zero (TFLite); ``reciprocal``:
             TOSA's reciprocal_scale of the centred sum; ``scaled``: the centred sum times a factor 1/n by the rule.

@@ -35,19 +35,20 @@ class Device:
         Raises:
             ProgramError: a tensor is missing, unknown, or of another shape or type; an accumulator leaves int32.
         """
-        values = self._checked(tensors)
+        values = self.checked(tensors)
         for step in self._steps:
             step.run(values)
         return {name: values[name] for name in self.program.outputs}
 
     def trace(self, tensors: Tensors) -> dict[str, Values]:
         """Every activation tensor, inputs included, from the plain kernels; raises as ``run``."""
-        values = self._checked(tensors)
+        values = self.checked(tensors)
         for step in self._plain:
             step.run(values)
         return values
 
-    def _checked(self, tensors: Tensors) -> dict[str, Values]:
+    def checked(self, tensors: Tensors) -> dict[str, Values]:
+        """``tensors`` if they are the program's inputs; raises ``ProgramError`` otherwise."""
         expected = self.program.inputs
         missing = sorted(set(expected) - set(tensors))
         require(not missing, f"input {missing[:1]} is missing")

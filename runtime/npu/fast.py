@@ -10,11 +10,13 @@ import onnxruntime as ort
 from runtime.errors import ProgramError
 from runtime.npu.kernels import KERNELS, Operation, Values
 from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
-from runtime.npu.lowering.host import integer_kernels_exact, open_session
+from runtime.npu.lowering.host import integer_kernels_exact, open_session, prefers_unsigned
 from runtime.npu.lowering.values import Range
 from runtime.npu.onnx_writer import Port
 from runtime.npu.plain import run_plain
 from runtime.tensors import TensorSpec
+
+SIGN = np.uint8(128)
 
 TABLES = frozenset({"lookup", "requantize"})
 """Opcodes with one input whose output depends on that one value."""
@@ -66,16 +68,22 @@ class ConstantStep:
 
 @dataclass(frozen=True)
 class SessionStep:
-    """Consecutive instructions as one onnxruntime session."""
+    """Consecutive instructions as one onnxruntime session; ``raised``: it holds int8 tensors as uint8, 128 higher."""
 
     session: ort.InferenceSession
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    raised: bool
 
     def run(self, values: MutableMapping[str, Values]) -> None:
         """See ``Step``."""
         feeds = {f"in{i}": values[name] for i, name in enumerate(self.inputs)}
-        values.update(zip(self.outputs, self.session.run(None, feeds), strict=True))
+        if self.raised:
+            feeds = {name: value.view(np.uint8) ^ SIGN for name, value in feeds.items()}
+        found = self.session.run(None, feeds)
+        if self.raised:
+            found = [(value ^ SIGN).view(np.int8) for value in found]
+        values.update(zip(self.outputs, found, strict=True))
 
 
 def prepare(
@@ -104,11 +112,11 @@ class _Plan:
 
     def __init__(self, specs: Mapping[str, TensorSpec], threads: int) -> None:
         self.specs, self.threads = specs, threads
-        self.integer_kernels = integer_kernels_exact()
+        self.integer_kernels, self.unsigned = integer_kernels_exact(), prefers_unsigned()
         self.ranges: dict[str, Range] = {name: _full_range(spec) for name, spec in specs.items()}
         self.constants: dict[str, Values] = {}
         self.steps: list[Step] = []
-        self.segment = _Segment(Builder(self.integer_kernels))
+        self.segment = _Segment(Builder(self.integer_kernels, self.unsigned))
 
     def add(self, operation: Operation, needed: set[str]) -> None:
         """Append an instruction; ``needed`` are the tensors that are read after it."""
@@ -131,7 +139,7 @@ class _Plan:
 
     def _close(self, needed: set[str]) -> None:
         self.steps += self.segment.finish(self.specs, needed, self.threads)
-        self.segment = _Segment(Builder(self.integer_kernels))
+        self.segment = _Segment(Builder(self.integer_kernels, self.unsigned))
 
     def _constant(self, operation: Operation) -> None:
         name, value = operation.output.name, KERNELS["constant"](operation, ())
@@ -169,9 +177,11 @@ class _Segment:
     def _enter(self, spec: TensorSpec, range_: Range, constant: Values | None) -> None:
         """Bring a tensor in as its integers."""
         if constant is not None:
-            self.values[spec.name] = Value(spec, range_, raw=self.builder.constant(constant))
+            held, higher = self.builder.held_as(spec.dtype)
+            raised = (constant.astype(np.int64) + higher).astype(held)
+            self.values[spec.name] = Value(spec, range_, raw=self.builder.constant(raised))
             return
-        port = Port(f"in{len(self.inputs)}", spec.dtype, spec.shape)
+        port = Port(f"in{len(self.inputs)}", self.builder.held_as(spec.dtype)[0], spec.shape)
         self.builder.graph.inputs.append(port)
         self.inputs.append(spec.name)
         self.values[spec.name] = Value(spec, range_, raw=port.name)
@@ -183,10 +193,11 @@ class _Segment:
             return []
         graph = self.builder.graph
         for index, name in enumerate(outputs):
-            port = Port(f"out{index}", specs[name].dtype, specs[name].shape)
+            port = Port(f"out{index}", self.builder.held_as(specs[name].dtype)[0], specs[name].shape)
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
-        return [SessionStep(open_session(graph.model(), threads), tuple(self.inputs), outputs)]
+        held = any(self.builder.held_as(specs[name].dtype)[1] for name in outputs)
+        return [SessionStep(open_session(graph.model(), threads), tuple(self.inputs), outputs, held)]
 
 
 def _table(operation: Operation) -> TableStep | None:

@@ -130,12 +130,14 @@ class Estimates:
         layers: in execution order.
         crossing_ms: for each input and output, milliseconds over the border; ``None`` when the link is not public.
         launch_ms: to start the program; ``None`` when not public.
+        energy_mj: of all of it, launch and border included; ``None`` when a power is not public.
     """
 
     provenance: str
     layers: tuple[LayerEstimate, ...]
     crossing_ms: Mapping[str, float | None]
     launch_ms: float | None
+    energy_mj: float | None = None
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def _describe_estimates(estimates: Estimates) -> dict[str, Any]:
         ],
         "crossing_ms": {name: _real(ms) for name, ms in estimates.crossing_ms.items()},
         "launch_ms": _real(estimates.launch_ms),
+        "energy_mj": _real(estimates.energy_mj),
     }
 
 
@@ -118,6 +119,7 @@ def _estimates(value: object) -> Estimates:
         layers=tuple(_layer(each, f"layer {i}") for i, each in enumerate(_list(entry["layers"], "layers"))),
         crossing_ms={name: _optional(ms, f"crossing_ms.{name}") for name, ms in crossings.items()},
         launch_ms=_optional(entry["launch_ms"], "launch_ms"),
+        energy_mj=_optional(entry["energy_mj"], "energy_mj"),
     )
 
 

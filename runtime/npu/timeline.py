@@ -90,6 +90,7 @@ class Timeline:
         events: in order of start; empty when a layer's time is not known.
         launch_ms: to start it, 0 when that is not public.
         crossing_ms: of its inputs and outputs over the border, 0 where the link is not public.
+        energy_mj: of all of it, launch and border included; ``None`` when a power is not public.
         provenance: of the estimate.
         missing: figures of the target that are not public and would have counted.
     """
@@ -98,6 +99,7 @@ class Timeline:
     events: tuple[Event, ...]
     launch_ms: float
     crossing_ms: float
+    energy_mj: float | None
     provenance: str
     missing: tuple[str, ...]
 
@@ -118,11 +120,6 @@ class Timeline:
         for memory, count in itertools.chain.from_iterable(row.bytes.items() for row in self.rows):
             total[memory] = total.get(memory, 0) + count
         return total
-
-    @property
-    def energy_mj(self) -> float | None:
-        """Sum over the rows; ``None`` when one is not known."""
-        return _sum([row.energy_mj for row in self.rows])
 
     @property
     def ms(self) -> float | None:
@@ -148,6 +145,7 @@ def timeline(program: Program) -> Timeline | None:
         tuple(events) if builder.known else (),
         schedule.estimates.launch_ms or 0.0,
         sum(ms or 0.0 for ms in crossings.values()),
+        schedule.estimates.energy_mj,
         schedule.estimates.provenance,
         tuple(missing),
     )

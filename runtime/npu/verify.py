@@ -15,7 +15,7 @@ from runtime.npu.rules.call import MAX_ELEMENTS, MAX_RANK, Call, require
 from runtime.npu.verify_schedule import verify_schedule
 from runtime.tensors import TensorSpec
 
-__all__ = ["MAX_ELEMENTS", "OPCODES", "require", "verify"]
+__all__ = ["MAX_ELEMENTS", "MAX_RANK", "OPCODES", "require", "verify"]
 
 
 def verify(program: Program) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Facts:
 
     Attributes:
         bundle: what is played now.
+        partitions: of the bundle, as ``partitions`` describes them.
         delegate: what runs its NPU partitions.
         status: of the sources.
         recorder: of the events.
@@ -33,6 +34,7 @@ class Facts:
     """
 
     bundle: Bundle
+    partitions: Sequence[Mapping[str, object]]
     delegate: str
     status: Status
     recorder: Recorder
@@ -50,7 +52,7 @@ class Facts:
                 "sha256": self.bundle.sha256,
             },
             "uptime_s": time.time() - self.status.started,
-            "partitions": partitions(self.bundle),
+            "partitions": self.partitions,
             "sources": [asdict(source) for source in self.status.sources()],
             "steps": {
                 name: {"frames": count, "ms": 1e3 * seconds / count}
@@ -66,7 +68,7 @@ class Facts:
         """``ok``, ``degraded`` with reasons, or ``failing`` when no source gives frames."""
         sources = self.status.sources()
         reasons = [f"{s.name}: {s.problem or s.state}" for s in sources if s.state in ("down", "broken")]
-        reasons += [f"{d.name}: {d.problem}" for d in self.recorder.deliveries() if d.problem]
+        reasons += [delivery.problem for delivery in self.recorder.deliveries() if delivery.problem]
         reasons += [text for text in (self.recorder.problem,) if text]
         if self.state is not None and shutil.disk_usage(self.state).free < LEAST_FREE:
             reasons.append(f"{self.state}: less than {LEAST_FREE >> 20} MB are free")

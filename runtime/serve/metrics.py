@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.serve.facts import Facts, device, partitions
+from runtime.serve.facts import Facts, device
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATES = ("connecting", "up", "down", "ended", "broken")
@@ -88,8 +88,7 @@ def _rest(facts: Facts) -> Iterable[Metric]:
         "step_frames_total", "counter", "Frames of a step.", [({"step": name}, v[0]) for name, v in steps.items()]
     )
     rows = [
-        ({"partition": str(index), "device": str(row["device"])}, row)
-        for index, row in enumerate(partitions(facts.bundle))
+        ({"partition": str(index), "device": str(row["device"])}, row) for index, row in enumerate(facts.partitions)
     ]
     estimated = [(at, _number(row["ms"], 1e-3)) for at, row in rows]
     yield Metric("partition_estimated_seconds", "gauge", "Per inference on the target, estimated.", estimated)

@@ -45,6 +45,8 @@ class BrokerSink:
             raise UserError(f"is not an address ({error})", where=url) from error
         if not parts.hostname:
             raise UserError("names no host", where=url, fix="mqtt://HOST:PORT/PREFIX")
+        if "+" in parts.path or "#" in url:
+            raise UserError("has + or # in its prefix, which MQTT keeps for subscribers", where=url)
         self.name = f"{parts.scheme}://{parts.hostname}:{port}{parts.path}"
         self._prefix = parts.path.strip("/") or "npu-run"
         self._host, self._port = parts.hostname, port

@@ -7,8 +7,9 @@
 ``minutes``     crossings, visits and their seconds by source, name and minute
 ==============  =======================================================================================
 
-Every change is one transaction with the write-ahead log flushed to the disk, so a killed process or a lost power
-supply loses nothing that was committed.
+Every change is one transaction. New events are flushed to the disk, so neither a killed process nor a lost power
+supply loses one; what was delivered is not, so after a lost power supply the last events may be delivered again, which
+a file and a database undo by mark and id.
 """
 
 import contextlib
@@ -85,15 +86,15 @@ class EventQueue:
         if version not in (0, SCHEMA):
             raise UserError(f"is of schema {version}, this runtime has {SCHEMA}", where=self.path, fix="move it away")
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA wal_autocheckpoint = 200")
         self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES if version == 0 else ''} COMMIT;")
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One transaction; what waits is woken after it."""
+    def _transaction(self, *, flush: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction, flushed to the disk or not; what waits is woken after it."""
         with self._changed:
             try:
+                self._db.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
@@ -118,7 +119,7 @@ class EventQueue:
         Raises:
             QueueError: nothing was taken, since the disk is full or fails.
         """
-        with self._transaction() as db:
+        with self._transaction(flush=True) as db:
             if once:
                 row = db.execute("SELECT frame FROM runs WHERE run = ?", (run,)).fetchone()
                 if row is not None and row[0] >= frame:

@@ -1,6 +1,7 @@
 """A model of any origin on a target: every node accounted for, placed in both ways, and in pieces the same as whole."""
 
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import onnx
@@ -90,9 +91,14 @@ def placed_on(opened, profile, judge=None):
     return placed
 
 
+@cache
+def host_of(name):
+    return hosts.load(hosts.find(name, hosts.folder()))
+
+
 def cost_placed(opened, profile):
     """The cheapest placement, with every number that a check gives; where costs are not public, all the NPU takes."""
-    host = None if profile.host is None else hosts.load(hosts.find(profile.host, hosts.folder()))
+    host = None if profile.host is None else host_of(profile.host)
     checked = check("model", opened.graph, profile, host, Demands(prices=False))
     assert [n.name for n in checked.nodes] == [n.name for n in opened.graph.nodes]
     assert (

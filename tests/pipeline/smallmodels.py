@@ -15,7 +15,8 @@ from pipeline.graph.model import check
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
 from pipeline.quantize.calibrate import calibrate
-from pipeline.quantize.ptq import quantize
+from pipeline.quantize.ptq import Choosing, quantize
+from pipeline.quantize.scheme import Scheme
 from pipeline.targets import library
 from pipeline.targets.placement import by_kernel, place
 from runtime.adapters.detection import BoxDecoder
@@ -70,9 +71,11 @@ def run_onnx(model, feeds, optimized=False):
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def quantized(model, seen, per_channel=None, choice="minmax"):
+def quantized(model, seen, per_channel=None, choice="minmax", **rules):
     """``model`` calibrated with the images ``seen``, with pairs, checked; and its encodings."""
-    scales = quantize(view(model), calibrate(model, view(model), seen), per_channel or PER_CHANNEL, choice)
+    taken = calibrate(model, view(model), seen).histograms
+    scheme = Scheme(per_channel or PER_CHANNEL, **rules)
+    scales = quantize(view(model), taken, scheme, Choosing(choice))
     return check(qdq.insert(model, scales), "test"), scales
 
 

@@ -12,7 +12,7 @@ from pipeline.graph.opening import open_model
 from pipeline.targets import library
 from pipeline.targets.rules import violations
 
-NAMES = library.names(TARGETS)
+PROFILES = {name: target(name) for name in library.names(TARGETS)}
 
 SIZES = {
     "ch_PP-OCRv4_det_infer": {"p2o.DynamicDimension.1": 64, "p2o.DynamicDimension.2": 96},
@@ -54,7 +54,7 @@ class Digested:
 
     def on(self, name):
         """The one call per target: placed by rules and by cost, in pieces the same as whole."""
-        profile = target(name)
+        profile = PROFILES[name]
         placements = [placed_on(self.opened, profile, by_rules(profile)), cost_placed(self.opened, profile)]
         for placed in placements:
             found = run_pieces(self.opened, placed, self.feeds, self.done)
@@ -71,10 +71,9 @@ def test_a_real_model_on_every_target(name):
     assert without_kernel(model.opened.model, model.opened.graph, [n.name for n in model.opened.graph.nodes]) == {}
     assert all(np.isfinite(values).all() for values in model.whole.values())
     taken = {}
-    for each in NAMES:
+    for each, profile in PROFILES.items():
         by_rule, by_cost = model.on(each)
         taken[each] = sum(p.device == NPU for p in by_rule)
-        profile = target(each)
         on_npu = {p.node for placed in (by_rule, by_cost) for p in placed if p.device == NPU}
         assert not any(violations(node, profile) for node in model.opened.graph.nodes if node.name in on_npu)
     assert taken["jetson-xavier-nx-gpu"] == len(model.opened.graph.nodes)

@@ -4,11 +4,11 @@ What torch exports is kept in ``.cache/zoo`` of the checkout, by the versions th
 """
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx
-import rapidocr_onnxruntime
 import torch
 from torch import nn
 from torchvision import models
@@ -59,7 +59,8 @@ TORCHVISION: Mapping[str, tuple[Callable[[], nn.Module], int]] = {
 """How to build each, and the height and width of its input, small where the architecture allows."""
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
-PRETRAINED = Path(rapidocr_onnxruntime.__file__).parent / "models"
+PRETRAINED = importlib.util.find_spec("rapidocr_onnxruntime")
+"""There is none for Python 3.13 and newer."""
 
 
 def exported(name: str) -> Path:
@@ -89,4 +90,6 @@ def light() -> dict[str, Path]:
 
 def pretrained() -> dict[str, Path]:
     """PaddlePaddle's text detector, text recogniser and direction classifier, as rapidocr-onnxruntime ships them."""
-    return {path.stem: path for path in sorted(PRETRAINED.glob("*.onnx"))}
+    if PRETRAINED is None or PRETRAINED.origin is None:
+        return {}
+    return {path.stem: path for path in sorted((Path(PRETRAINED.origin).parent / "models").glob("*.onnx"))}

@@ -37,7 +37,7 @@ def free_port():
         return server.getsockname()[1]
 
 
-def wait_for(condition, seconds=20, what="it"):
+def wait_for(condition, seconds=60, what="it"):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s"

@@ -43,5 +43,7 @@ def test_a_short_run_of_the_fuzzer(tmp_path):
         [*map(str, command), *words], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(r"DONE +cov: [3-9]\d\d ft: ", done.stderr), done.stderr[-3000:]
+    covered = re.search(r"DONE +cov: (\d+) ft: ", done.stderr)
+    assert covered is not None, done.stderr[-3000:]
+    assert int(covered[1]) > 400
     assert len(list((tmp_path / "corpus").iterdir())) > 50

@@ -193,6 +193,21 @@ def test_a_bundle_cannot_talk_to_the_terminal(capsys, tmp_path, frames):
     assert (refused[0], "no\\x1bne: cannot be read" in refused[2]) == (1, True)
 
 
+def test_a_watching_run_starts_with_the_last_good_bundle_when_the_new_one_is_bad(capsys, tmp_path, frames, tiny_bundle):
+    live = tmp_path / "live.npub"
+    live.write_bytes(tiny_bundle.read_bytes())
+    words = (live, "--source", frames, "--watch", "--state", tmp_path / "state")
+    code, _, err = run(capsys, *words)
+    assert (code, "bundle version 1: kept" in err) == (0, True)
+    assert (tmp_path / "state" / "kept.npub").read_bytes() == live.read_bytes()
+    live.write_bytes(broken_golden(tmp_path, tiny_bundle).read_bytes())
+    code, _, err = run(capsys, *words)
+    assert code == 0
+    assert "live.npub: fails its self-test: 1 of 768 bytes of boxes_q differ" in err
+    assert "tiny version 1, not signed" in err
+    assert run(capsys, *words[:-2])[0] == 1
+
+
 def test_limits_of_a_file(capsys, tmp_path, tiny_bundle):
     (tmp_path / "limits.json").write_text('{"files": 2}')
     code, _, err = run(capsys, "info", tiny_bundle, "--limits", tmp_path / "limits.json")
@@ -354,3 +369,36 @@ def test_a_trace_that_cannot_be_written(capsys, tmp_path, tiny_bundle):
     code, _, err = run(capsys, "profile", tiny_bundle, "--trace", tiny_bundle)
     assert (code, err) == (1, f"npu-run: {tiny_bundle}: is read, so it cannot be written (give another name)\n")
     assert tiny_bundle.read_bytes() == before
+
+
+def test_a_drill(capsys, tiny_bundle, frames):
+    words = (tiny_bundle, "--source", frames, "--inject", "lost@1", "--inject", "throttle@2+9")
+    code, out, err = run(capsys, *words)
+    assert code == 0
+    assert "npu-run: frame 1: the device is gone; the host computes, with the same bits" in err
+    assert "npu-run: frame 2: the device is back" in err
+    assert "device: 2 of 3 jobs, the host computed 1; failures: 1 lost; came back 1 times; 1 jobs throttled" in out
+    code, out, _ = run(capsys, *words, "--json")
+    health = json.loads(out)["health"]
+    assert (health["jobs"], health["on_host"], health["failures"]) == (3, 1, {"lost": 1})
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--json")
+    assert json.loads(out)["health"] is None
+
+
+def test_a_drill_that_flips_a_bit_tells_which(capsys, tiny_bundle, frames):
+    code, out, _ = run(capsys, tiny_bundle, "--source", frames, "--inject", "weights@1")
+    assert code == 0
+    assert "a bit flipped unnoticed: frame 1: dram byte " in out
+
+
+def test_a_fault_that_is_none_is_wrong_usage(capsys, tiny_bundle, frames):
+    with pytest.raises(SystemExit) as stopped:
+        run(capsys, tiny_bundle, "--source", frames, "--inject", "fire@1")
+    assert stopped.value.code == 2
+    assert "'fire@1' is not a fault (write FAULT@FRAME or FAULT@FRAME+FRAMES:" in capsys.readouterr().err
+
+
+def test_a_drill_does_not_go_with_a_bundle_that_changes(capsys, tiny_bundle, frames):
+    code, _, err = run(capsys, tiny_bundle, "--source", frames, "--inject", "lost@1", "--watch")
+    assert code == 1
+    assert "--inject does not go with --watch (drill one of them at a time)" in err

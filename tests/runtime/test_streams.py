@@ -112,7 +112,7 @@ def test_a_stream_that_is_cut_comes_back(tmp_path, walkers_bundle, server):
     seen = len(lines_of_whole(tmp_path / "frames.jsonl"))
     wait_for(lambda: len(lines_of_whole(tmp_path / "frames.jsonl")) > seen + 5)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     summary, events = json.loads(out), lines_of(sink)
     assert [event["kind"] for event in events if event["kind"] in ("up", "down")] == ["up", "down"] * 2 + ["up"]
@@ -204,13 +204,20 @@ def test_a_sink_never_replaces_what_is_read(walkers_bundle, clip):
         play_all(fixed(walkers_bundle), [str(clip)], Options(sinks=(str(clip),)))
 
 
+def test_two_outputs_are_two_files(tmp_path, walkers_bundle, clip):
+    sink = str(tmp_path / "e.jsonl")
+    for options in (Options(sinks=(sink, sink)), Options(sinks=(sink,), events=tmp_path / "e.jsonl")):
+        with pytest.raises(UserError, match=r"e\.jsonl: is to be written twice \(give another name to one of them\)"):
+            play_all(fixed(walkers_bundle), [str(clip)], options)
+
+
 def test_sigterm_ends_a_file_early_and_says_so(tmp_path, tiny_bundle):
     np.save(tmp_path / "long.npy", np.zeros((5000, 16, 24, 3), np.uint8))
     events = tmp_path / "e.jsonl"
     process = start(tiny_bundle, "--source", tmp_path / "long.npy", "--events", events, "--json")
     wait_for(lambda: len(lines_of_whole(events)) > 3)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert json.loads(out)["frames"] == len(lines_of(events)) < 5000
 
@@ -271,7 +278,7 @@ def test_a_new_bundle_takes_over_while_a_stream_plays(tmp_path, walkers_bundle, 
         wait_for(lambda: status()["bundle"]["version"] == 3)
     finally:
         process.send_signal(signal.SIGTERM)
-        err = process.communicate(timeout=30)[1]
+        err = process.communicate(timeout=60)[1]
     assert process.returncode == 0, err
     assert "bundle version 2: swapped" in err
     assert "refused" in err
@@ -289,15 +296,17 @@ def page(port, path, **headers):
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
 def test_the_live_page_in_a_browser(tmp_path, walkers_bundle, server, width, height):
     """What Chromium shows is what the run found, and it fits the window; screenshots go where ``SCREENSHOTS`` says."""
-    port = free_port()
-    source = f"rtsp://127.0.0.1:{server.port}/0"
-    process = start(walkers_bundle, "--source", source, "--serve", f"127.0.0.1:{port}", "--state", tmp_path / "state")
+    port, nobody = free_port(), free_port()
+    words = ("--source", f"rtsp://127.0.0.1:{server.port}/0", "--serve", f"127.0.0.1:{port}")
+    words += ("--sink", f"mqtt://127.0.0.1:{nobody}/a/long/prefix/of/a/broker/that/is/not/there")
+    process = start(walkers_bundle, *words, "--state", tmp_path / "state")
     try:
         wait_for(lambda: answers(port))
         with Browser(tmp_path / "chromium", width, height, phone=width < 600) as browser:
             browser.open(f"http://127.0.0.1:{port}/")
             wait_for(lambda: browser.value("document.querySelector('.tiles b')?.textContent > 0"), what="a crossing")
             wait_for(lambda: browser.value("document.querySelector('img').naturalWidth") == walkers.WIDTH)
+            wait_for(lambda: browser.value("document.getElementById('reasons').textContent"), what="the sink's error")
             shown = browser.value("document.body.innerText")
             assert browser.value("document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
             wait_for(lambda: browser.value("document.querySelectorAll('#chart rect').length"), what="a bar")
@@ -309,10 +318,21 @@ def test_the_live_page_in_a_browser(tmp_path, walkers_bundle, server, width, hei
             wait_for(lambda: browser.value("document.getElementById('health').textContent") == "no connection")
     finally:
         process.send_signal(signal.SIGTERM)
-        err = process.communicate(timeout=30)[1]
+        err = process.communicate(timeout=60)[1]
     assert process.returncode == 0, err
     assert f"the live page is at http://127.0.0.1:{port}/" in err
-    for text in ("walkers", "ok", "gate in", "gate out", "in hall now", "Partitions", "1 NPU", "not known", "infer"):
+    for text in (
+        "walkers",
+        "degraded",
+        "the broker cannot be reached",
+        "gate in",
+        "gate out",
+        "in hall now",
+        "Partitions",
+        "1 NPU",
+        "not known",
+        "infer",
+    ):
         assert text in shown, text
 
 

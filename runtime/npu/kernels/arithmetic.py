@@ -27,8 +27,18 @@ def sub(operation: Operation, inputs: tuple[Values, ...]) -> Values:
 
 
 def mul(operation: Operation, inputs: tuple[Values, ...]) -> Values:
-    """``clamp(scale((x1 - z1) * (x2 - z2)) + z_y)``; shapes broadcast."""
-    return operation.rescaled(operation.centred(inputs[0], 0) * operation.centred(inputs[1], 1))
+    """``clamp(scale((x1 - z1) * (x2 - z2)) + z_y)``; shapes broadcast.
+
+    Under a contract with ``add="float32"`` the zero point is added before the rounding, in float32, as ONNX Runtime's
+    QLinearMul does on x86-64 (``mlas/lib/qlmul.cpp``).
+    """
+    product = operation.centred(inputs[0], 0) * operation.centred(inputs[1], 1)
+    if operation.contract.add != "float32":
+        return operation.rescaled(product)
+    factor = float_factors(operation)[0]
+    total = np.rint(product.astype(np.float32) * factor + np.float32(operation.output_zero()))
+    clipped: Values = np.clip(total, *operation.bounds()).astype(operation.output.dtype)
+    return clipped
 
 
 def maximum(operation: Operation, inputs: tuple[Values, ...]) -> Values:
@@ -77,12 +87,17 @@ def _rescaled(operation: Operation, total: Integers) -> Values:
 
 
 def _float_sum(operation: Operation, inputs: tuple[Values, ...], sign: int) -> Values:
-    bits = operation.contract.multiplier_bits
-    factors = np.ldexp(operation.constant("multiplier").astype(np.float64), operation.constant("shift") - bits)
+    first, second = float_factors(operation)
     zeros = operation.input_zero(0), operation.input_zero(1), operation.output_zero()
-    total = float_sum(inputs[0], inputs[1], (np.float32(factors[0]), np.float32(sign * factors[1])), zeros)
+    total = float_sum(inputs[0], inputs[1], (first, np.float32(sign) * second), zeros)
     clipped: Values = np.clip(total, *operation.bounds()).astype(operation.output.dtype)
     return clipped
+
+
+def float_factors(operation: Operation) -> NDArray[np.float32]:
+    """The real factors of an instruction under a contract whose factors are float32."""
+    shift = operation.constant("shift") - operation.contract.multiplier_bits
+    return np.ldexp(operation.constant("multiplier").astype(np.float64), shift).astype(np.float32)
 
 
 def float_sum(x: Values, y: Values, factors: tuple[np.float32, np.float32], zeros: tuple[int, int, int]) -> Integers:

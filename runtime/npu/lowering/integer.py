@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu.kernels import KERNELS, Operation
-from runtime.npu.kernels.arithmetic import float_sum
+from runtime.npu.kernels.arithmetic import float_factors, float_sum
 from runtime.npu.lowering.host import open_session
 from runtime.npu.lowering.values import Builder, Range, Value
 from runtime.npu.onnx_writer import MICROSOFT, Port
@@ -27,34 +27,51 @@ _NUDGES = sorted(
 
 _HOST_TRIALS = 4
 
+_BLOCK = 128
+"""Channels that are proven at a time; each has 255 steps in 64 bits, several times."""
 
-def products_scaling(operation: Operation, source: Range) -> Scaling:
+ALL = slice(None)
+
+
+def products_scaling(operation: Operation, source: Range, channels: slice = ALL) -> Scaling:
     """The requantization of a convolution or fully connected layer over every accumulator that can occur."""
-    low, high = reach(operation.constant("weight"), source)
-    bias = operation.constant("bias")
+    low, high = reach(operation.instruction.constants["weight"][channels], source)
+    bias = operation.constant("bias")[channels]
     zero, (least, most) = operation.output_zero(), operation.bounds()
-    factor = operation.constant("multiplier"), operation.constant("shift")
+    factor = operation.constant("multiplier")[channels], operation.constant("shift")[channels]
     return scaling(operation.contract, factor, (low + bias, high + bias), (least - zero, most - zero))
 
 
-def reach(weight: Integers, source: Range) -> tuple[Integers, Integers]:
+def reach(weight: NDArray[np.generic], source: Range) -> tuple[Integers, Integers]:
     """Smallest and largest sum of products per output channel, padding (zero) included."""
-    extremes = weight.reshape(len(weight), -1)[..., None] * np.array([min(source[0], 0), max(source[1], 0)])
-    return extremes.min(axis=-1).sum(axis=1), extremes.max(axis=-1).sum(axis=1)
+    rows = weight.reshape(len(weight), -1)
+    up, down = (part(rows, np.int8(0)).sum(axis=1, dtype=np.int64) for part in (np.maximum, np.minimum))
+    least, most = min(source[0], 0), max(source[1], 0)
+    return up * least + down * most, up * most + down * least
 
 
-def products(builder: Builder, operation: Operation, source: Value, scaled: Scaling) -> str | None:
+def products(builder: Builder, operation: Operation, source: Value) -> str | None:
     """A convolution or fully connected layer's integers, or ``None`` where nothing is proven."""
     bias = operation.constant("bias")
-    fits = np.abs([scaled.low, scaled.high]).max() <= INT32_MAX and np.abs(bias).max() <= INT32_MAX
-    if not (builder.integer_kernels and takes(source) and scaled.defined and fits):
-        return None
-    slopes = fit_product(scaled, find_steps(scaled))
-    if slopes is None:
+    slopes = _slopes(operation, source.range) if builder.integer_kernels and takes(source) else None
+    if slopes is None or np.abs(bias).max() > INT32_MAX:
         return None
     builders = {"conv2d": _conv, "fully_connected": _gemm}
     name = builders[operation.instruction.opcode](builder, operation, source, slopes, bias.astype(np.int32))
     return clamped(builder, operation, name)
+
+
+def _slopes(operation: Operation, source: Range) -> NDArray[np.float32] | None:
+    """The factor of every output channel, found for some at a time, or ``None`` where one has none."""
+    found = []
+    for start in range(0, operation.instruction.constants["bias"].size, _BLOCK):
+        scaled = products_scaling(operation, source, slice(start, start + _BLOCK))
+        fits = scaled.defined and np.abs([scaled.low, scaled.high]).max() <= INT32_MAX
+        slopes = fit_product(scaled, find_steps(scaled)) if fits else None
+        if slopes is None:
+            return None
+        found.append(slopes)
+    return np.concatenate(found)
 
 
 def _conv(
@@ -68,12 +85,12 @@ def _conv(
         [
             builder.raw(source),
             builder.single(1),
-            builder.integer(source.zero, source.spec.dtype),
+            builder.zero(source.spec),
             builder.constant(weight[:, :, 0] if sequence else weight),
             builder.constant(slopes),
             builder.constant(np.zeros(len(slopes), np.int8)),
             builder.single(1),
-            builder.integer(operation.output_zero(), source.spec.dtype),
+            builder.zero(operation.output),
             builder.constant(bias),
         ],
         group=operation.integer("group"),
@@ -96,13 +113,13 @@ def _gemm(
         [
             raw,
             builder.single(1),
-            builder.integer(source.zero, source.spec.dtype),
+            builder.zero(source.spec),
             builder.constant(np.ascontiguousarray(operation.instruction.constants["weight"].T)),
             builder.constant(slopes),
             builder.constant(np.zeros(len(slopes), np.int8)),
             builder.constant(bias),
             builder.single(1),
-            builder.integer(operation.output_zero(), source.spec.dtype),
+            builder.zero(operation.output),
         ],
         domain=MICROSOFT,
     )
@@ -120,13 +137,16 @@ def product_of_two(builder: Builder, operation: Operation, inputs: tuple[Value, 
         (least - zero, most - zero),
     )
     usable = builder.integer_kernels and all(takes(v) for v in inputs) and scaled.defined
-    slopes = fit_product(scaled, find_steps(scaled)) if usable and max(map(abs, corners)) <= INT32_MAX else None
+    if not usable or max(map(abs, corners)) > INT32_MAX:
+        return None
+    itself = operation.contract.add == "float32"  # the contract is what onnxruntime computes
+    slopes = float_factors(operation) if itself else fit_product(scaled, find_steps(scaled))
     if slopes is None:
         return None
     factors = slopes[0], np.float32(1)
     if operation.instruction.opcode == "matmul":
         name = builder.node("QLinearMatMul", _pair(builder, operation, inputs, factors))
-    elif proven_on_host("QLinearMul", operation, inputs, factors):
+    elif proven_on_host(builder, "QLinearMul", operation, inputs, factors):
         name = builder.node("QLinearMul", _pair(builder, operation, inputs, factors), domain=MICROSOFT)
     else:
         return None
@@ -137,14 +157,14 @@ def sum_of_two(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
     """``add`` and ``sub`` as QLinearAdd, ``sub`` with a negative factor."""
     if not (builder.integer_kernels and all(takes(v) for v in inputs)):
         return None
-    factors = fit_sum(operation, inputs)
+    factors = fit_sum(builder, operation, inputs)
     if factors is None:
         return None
     name = builder.node("QLinearAdd", _pair(builder, operation, inputs, factors), domain=MICROSOFT)
     return clamped(builder, operation, name)
 
 
-def fit_sum(operation: Operation, inputs: tuple[Value, ...]) -> tuple[np.float32, np.float32] | None:
+def fit_sum(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> tuple[np.float32, np.float32] | None:
     """Factors for which QLinearAdd is the instruction on every pair of values, or ``None``.
 
     They are looked for near the real ones by ``float_sum``, first among the pairs that lie close to a tie; what
@@ -155,20 +175,22 @@ def fit_sum(operation: Operation, inputs: tuple[Value, ...]) -> tuple[np.float32
         want = grid(operation, rows, columns)
     except ProgramError:  # some pair leaves int32: the plain kernel reports it if it occurs
         return None
-    first, second = sum_factors(operation)
-    zeros = inputs[0].zero, inputs[1].zero, operation.output_zero()
+    (first, second), (low, high) = sum_factors(operation), operation.bounds()
+    higher = builder.held_as(operation.output.dtype)[1]
+    zeros = inputs[0].zero + higher, inputs[1].zero + higher, operation.output_zero() + higher
+    want = want + higher
     left, right = (a.ravel() for a in np.broadcast_arrays(rows[:, None], columns[None, :]))
     near = np.flatnonzero(np.abs(first * left + second * right + zeros[2] - want.ravel()) > 0.5 - 2.0**-8)
 
     def same(factors: tuple[np.float32, np.float32], chosen: NDArray[np.intp] | slice) -> bool:
         total = float_sum(left[chosen] + zeros[0], right[chosen] + zeros[1], factors, zeros)
-        return bool((np.clip(total, *operation.bounds()) == want.ravel()[chosen]).all())
+        return bool((np.clip(total, low + higher, high + higher) == want.ravel()[chosen]).all())
 
     tried = 0
     for i, j in _NUDGES:
         factors = np.float32(first * (1 + i)), np.float32(second * (1 + j))
         if same(factors, near) and same(factors, slice(None)):
-            if proven_on_host("QLinearAdd", operation, inputs, factors):
+            if proven_on_host(builder, "QLinearAdd", operation, inputs, factors):
                 return factors
             tried += 1
         if tried == _HOST_TRIALS:
@@ -177,7 +199,11 @@ def fit_sum(operation: Operation, inputs: tuple[Value, ...]) -> tuple[np.float32
 
 
 def proven_on_host(
-    operator: str, operation: Operation, inputs: tuple[Value, ...], factors: tuple[np.float32, np.float32]
+    builder: Builder,
+    operator: str,
+    operation: Operation,
+    inputs: tuple[Value, ...],
+    factors: tuple[np.float32, np.float32],
 ) -> bool:
     """Whether this host's kernel is the instruction on every pair of values, of equal shapes and broadcast.
 
@@ -185,20 +211,21 @@ def proven_on_host(
     ``qlmul.cpp``), so all pairs are all there is.
     """
     rows, columns = (np.arange(v.range[0], v.range[1] + 1) for v in inputs)
-    want, dtype = grid(operation, rows, columns), operation.contract.activations
-    a, b = (rows + inputs[0].zero).astype(dtype), (columns + inputs[1].zero).astype(dtype)
+    held, higher = builder.held_as(operation.contract.activations)
+    want, (low, high) = grid(operation, rows, columns) + higher, operation.bounds()
+    a, b = (rows + inputs[0].zero + higher).astype(held), (columns + inputs[1].zero + higher).astype(held)
     full = np.broadcast_arrays(a[:, None], b[None, :])
     for x, y, expected in ((*full, want), (a[:, None], b[None, :], want), (a[None, :], b[:, None], want.T)):
-        builder = Builder(True)
+        trial = Builder(True, builder.unsigned)
         values = []
         for value, array, name in zip(inputs, (x, y), "xy", strict=True):
-            builder.graph.inputs.append(Port(name, dtype, array.shape))
+            trial.graph.inputs.append(Port(name, held, array.shape))
             values.append(Value(value.spec, value.range, raw=name))
-        builder.graph.node(operator, _pair(builder, operation, tuple(values), factors), "z", MICROSOFT)
-        builder.graph.outputs.append(Port("z", dtype, expected.shape))
-        session = open_session(builder.graph.model(), 1)
+        trial.graph.node(operator, _pair(trial, operation, tuple(values), factors), "z", MICROSOFT)
+        trial.graph.outputs.append(Port("z", held, expected.shape))
+        session = open_session(trial.graph.model(), 1)
         found = session.run(None, {"x": np.ascontiguousarray(x), "y": np.ascontiguousarray(y)})[0]
-        if (np.clip(found.astype(np.int64), *operation.bounds()) != expected).any():
+        if (np.clip(found.astype(np.int64), low + higher, high + higher) != expected).any():
             return False
     return True
 
@@ -226,8 +253,8 @@ def _pair(
     """The inputs of an operator of two quantized tensors, whose output has scale 1."""
     names: list[str] = []
     for value, factor in zip(inputs, factors, strict=True):
-        names += [builder.raw(value), builder.single(factor), builder.integer(value.zero, value.spec.dtype)]
-    return [*names, builder.single(1), builder.integer(operation.output_zero(), operation.output.dtype)]
+        names += [builder.raw(value), builder.single(factor), builder.zero(value.spec)]
+    return [*names, builder.single(1), builder.zero(operation.output)]
 
 
 def takes(value: Value) -> bool:
@@ -240,4 +267,4 @@ def clamped(builder: Builder, operation: Operation, name: str) -> str:
     if operation.bounds() == operation.contract.limits:
         return name
     low, high = operation.bounds()
-    return builder.node("Clip", [name, *(builder.integer(b, operation.output.dtype) for b in (low, high))])
+    return builder.node("Clip", [name, *(builder.level(b, operation.output.dtype) for b in (low, high))])

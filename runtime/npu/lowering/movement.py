@@ -76,7 +76,7 @@ def pad(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Va
     """Pad with the value in the form at hand; int16, which onnxruntime does not pad, as float32."""
     value, fill = inputs[0], operation.integer("value")
     raw = value.spec.dtype != "int16" and value.raw is not None
-    filler = builder.integer(fill, value.spec.dtype) if raw else builder.single(fill - value.zero)
+    filler = builder.level(fill, value.spec.dtype) if raw else builder.single(fill - value.zero)
     pads = builder.constant(np.array(operation.integers("pads"), np.int64))
     name = builder.node("Pad", [builder.raw(value) if raw else builder.centred(value), pads, filler])
     low, high = value.range
@@ -104,7 +104,8 @@ def resize_linear(builder: Builder, operation: Operation, inputs: tuple[Value, .
     if formula is None:
         return None
     rows, columns = (_weights(operation, name, shape[axis]) for name, axis in (("rows", 2), ("columns", 3)))
-    tall = builder.node("MatMul", [builder.constant(rows), builder.cast(builder.raw(value), "float64")])
+    real = builder.node("Add", [builder.centred(value), builder.single(zero)]) if zero else builder.centred(value)
+    tall = builder.node("MatMul", [builder.constant(rows), builder.cast(real, "float64")])
     acc = builder.node("MatMul", [tall, builder.constant(np.ascontiguousarray(columns.T))])
     whole = formulas.scale_long(builder, acc, formula, limits, ())
     centred = builder.node("Sub", [whole, builder.single(zero)])

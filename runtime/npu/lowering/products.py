@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
-from runtime.npu.requantize import Integers
 from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Scaling, find_steps, fit, fit_long, fit_wide, scaling
 
 Shape = tuple[int, ...]
@@ -79,7 +78,7 @@ def fully_connected(builder: Builder, operation: Operation, inputs: tuple[Value,
 def raw_products(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """``conv2d`` and ``fully_connected`` as integers: the raw result's name, or ``None``."""
     if not saturates(operation, inputs[0].range):
-        return integer.products(builder, operation, inputs[0], integer.products_scaling(operation, inputs[0].range))
+        return integer.products(builder, operation, inputs[0])
     return None
 
 
@@ -121,9 +120,9 @@ def _floating(builder: Builder, operation: Operation, source: Value, products: P
     if operation.contract.activations == "int16" or saturates(operation, source.range):
         return None
     bias, sequence = operation.constant("bias"), _is_sequence(operation)
-    low, high = integer.reach(operation.constant("weight"), source.range)
+    weight, shape = operation.instruction.constants["weight"], _along(operation)
+    low, high = integer.reach(weight, source.range)
     scaled = integer.products_scaling(operation, source.range)
-    shape, weight = _along(operation), operation.constant("weight")
     x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
     partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
     if partial >= MAX_ACCUMULATOR:
@@ -167,7 +166,7 @@ def _wide(
     builder: Builder, operation: Operation, source: tuple[str, Range], products: Products, scaled: Scaling
 ) -> str | None:
     """As ``_floating`` for sums beyond float32: pieces of the input channels, added up in float64 with the bias."""
-    (name, range_), weight, formula = source, operation.constant("weight"), fit_wide(scaled)
+    (name, range_), weight, formula = source, operation.instruction.constants["weight"], fit_wide(scaled)
     low, high = integer.reach(weight, range_)
     pieces = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
     grouped = weight.ndim == 4 and operation.integer("group") > 1
@@ -187,7 +186,7 @@ def _wide(
     return formulas.scale_long(builder, total, formula, scaled.bounds, shape)
 
 
-def _all_exact(weight: Integers, parts: Sequence[NDArray[np.intp]], range_: Range) -> bool:
+def _all_exact(weight: NDArray[np.generic], parts: Sequence[NDArray[np.intp]], range_: Range) -> bool:
     """Whether float32 holds every sum of each part."""
     for part in parts:
         low, high = integer.reach(weight[:, part], range_)

@@ -1,7 +1,7 @@
 """A graph under construction, and the two forms that a tensor can have in it.
 
-Raw: the integers themselves. Centred: float32 of ``q - z``, which is exact. Each form is made from the other when a
-lowering asks for it, once.
+Raw: the integers; int8 ones as uint8, 128 higher, where the builder says so. Centred: float32 of ``q - z``, which is
+exact. Each form is made from the other when a lowering asks for it, once.
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,16 @@ class Value:
 
 @dataclass
 class Builder:
-    """The graph, and whether this host's integer kernels can be trusted (see ``runtime.npu.lowering.host``)."""
+    """The graph, and what this host's integer kernels can be trusted with (see ``runtime.npu.lowering.host``).
+
+    Attributes:
+        integer_kernels: whether their sums of products are exact.
+        unsigned: whether they are sooner on uint8, so that int8 tensors are held 128 higher.
+        graph: under construction.
+    """
 
     integer_kernels: bool
+    unsigned: bool
     graph: Graph = field(default_factory=Graph)
 
     def node(self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Attribute) -> str:
@@ -60,9 +67,18 @@ class Builder:
         """A float32 scalar."""
         return self.graph.constant(np.array(value, np.float32))
 
-    def integer(self, value: int, dtype: str) -> str:
-        """A scalar of an activation's type."""
-        return self.graph.constant(np.array(value, dtype))
+    def held_as(self, dtype: str) -> tuple[str, int]:
+        """The type in which raw activations of ``dtype`` are held, and how much higher."""
+        return ("uint8", 128) if self.unsigned and dtype == "int8" else (dtype, 0)
+
+    def level(self, value: int, dtype: str) -> str:
+        """The integer ``value`` of an activation of ``dtype``, as it is held."""
+        held, higher = self.held_as(dtype)
+        return self.graph.constant(np.array(value + higher, held))
+
+    def zero(self, spec: TensorSpec) -> str:
+        """A tensor's zero point, as it is held."""
+        return self.level(spec.zero_point or 0, spec.dtype)
 
     def cast(self, x: str, dtype: str) -> str:
         """``x`` as another type."""
@@ -71,18 +87,20 @@ class Builder:
     def raw(self, value: Value) -> str:
         """The integers of ``value``."""
         if value.raw is None:
-            shifted = self.node("Add", [self.centred(value), self.single(value.zero)]) if value.zero else value.centred
-            assert shifted is not None
-            value.raw = self.cast(shifted, value.spec.dtype)
+            held, higher = self.held_as(value.spec.dtype)
+            value.raw = self.cast(self._plus(self.centred(value), value.zero + higher), held)
         return value.raw
 
     def centred(self, value: Value) -> str:
         """The centred float32 form of ``value``."""
         if value.centred is None:
             assert value.raw is not None
-            real = self.cast(value.raw, "float32")
-            value.centred = self.node("Sub", [real, self.single(value.zero)]) if value.zero else real
+            higher = self.held_as(value.spec.dtype)[1]
+            value.centred = self._plus(self.cast(value.raw, "float32"), -value.zero - higher)
         return value.centred
+
+    def _plus(self, x: str, offset: int) -> str:
+        return self.node("Add", [x, self.single(offset)]) if offset else x
 
 
 def output_range(operation: Operation, inputs: tuple[Range, ...]) -> Range:

@@ -9,7 +9,10 @@ import pytest
 
 from pipeline.cost import ethos
 from pipeline.cost.ethos_blocks import Geometry, search
+from pipeline.cost.ethos_cycles import blocks_of
 from pipeline.cost.ethos_machine import Machine, machine
+from pipeline.cost.ethos_plan import cascades_of, flow, steps
+from pipeline.cost.ethos_weights import stagings
 from pipeline.cost.nouns import Activation, Device, Kind, Work
 from pipeline.cost.validation import networks, vela
 from pipeline.cost.validation.silicon import cost_model
@@ -78,6 +81,48 @@ def test_blocks_are_those_that_vela_chose(shape, ofm, ifm):
     """Read from the debug database of Vela 5.2.0 for U65-256; in all, 1,272 of 1,276 blocks were equal."""
     block = search(chip(), shape)
     assert (block.ofm, block.ifm) == (ofm, ifm)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (networks.mobilenet_v1, [([12, 12, 12, 6], 379_072), ([6, 6, 6, 3], 323_696), ([11, 11, 11], 349_312)]),
+        (networks.mobilenet_v2, [([6, 6, 6, 6, 3, 3], 315_440), ([10, 10, 10], 367_536), ([18, 18, 9], 379_392)]),
+    ],
+)
+def test_cascades_are_those_that_vela_built(make, expected):
+    """Read from Vela 5.2.0's --verbose-schedule for U65-512: rows at a time within one, bytes within a tenth."""
+    works = networks.works_of(make)
+    found = cascades_of(machine(cost_model("ethos-u65-512").device), flow(works))
+    assert len(found) == len(expected)
+    for cascade, (rows, size) in zip(found, expected, strict=True):
+        assert list(cascade.rows.values()) == pytest.approx(rows, abs=1)
+        assert cascade.bytes == pytest.approx(size, rel=0.1)
+
+
+def test_parts_of_a_concat_are_one_feature_map():
+    """Both halves lie in the tensor that joins them, unless another operator reads one too."""
+    known = flow(networks.works_of(networks.squeezenet))
+    joined = [tensor for tensor, writers in known.writers.items() if len(writers) == 2]
+    assert len(joined) == 8
+    assert all(known.follower(index) is None for tensor in joined for index in known.writers[tensor])
+
+
+def test_weights_read_once_are_fetched_only_if_that_is_faster():
+    """Read from Vela 5.2.0's --verbose-schedule for the autoencoder of MLPerf Tiny on three systems; one may differ."""
+    works, differ = networks.works_of(networks.dense_only), 0
+    for system, ahead in (
+        ("ethos-u55-128", [False] * 10),
+        ("ethos-u65-256", [False, *[True] * 8, False]),
+        ("ethos-u65-512", [False] * 4 + [True] * 2 + [False] * 4),
+    ):
+        chip, known = machine(cost_model(system).device), flow(works)
+        found = cascades_of(chip, known)
+        drafts = steps(chip, known, found, frozenset())
+        tilings = {i: blocks_of(chip, works[i], None) for i in known.order}
+        staged = stagings(chip, known, drafts, found, tilings)
+        differ += sum(staged[i].ahead != expected for i, expected in zip(known.order, ahead, strict=True))
+    assert differ <= 1
 
 
 def conv(height=56, channels=64, inputs=32, kernel=3, **extra):

@@ -6,6 +6,8 @@ from pipeline import cli
 from pipeline.cost import hosts
 from pipeline.cost.calibrate import measure_host
 from pipeline.cost.nouns import Kind, Work
+from pipeline.cost.validation import networks
+from pipeline.cost.validation.machine import time_network
 from pipeline.errors import TargetError
 
 TEXT = "name: h\ntitle: H\nthreads: 1\nfigures:\n" + "".join(
@@ -171,3 +173,11 @@ def test_what_cannot_be_measured_or_written_is_told_before_anything_is_done(tmp_
     assert said in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["folder.yaml"]
     assert run("--threads", "0") == 2
+
+
+def test_a_network_takes_what_this_machine_is_predicted_to_take():
+    """Within a factor of two on a machine that others use too; bench prints the error."""
+    found = time_network(networks.squeezenet)
+    print(f"{found.predicted_ms:.2f} ms predicted, {found.int8_ms:.2f} measured ({found.error:+.1%})")  # noqa: T201
+    assert 0.5 < found.predicted_ms / found.int8_ms < 2
+    assert found.float_ms > 0

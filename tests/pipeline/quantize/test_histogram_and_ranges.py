@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.quantize.histogram import BINS, Histogram
-from pipeline.quantize.ranges import CHOICES, MIN_RANGE, affine, minmax, mse, percentile
+from pipeline.quantize.ranges import CHOICES, minmax, mse, percentile
+from pipeline.quantize.scheme import MIN_RANGE, Scheme
 
 VALUES = st.lists(
     st.one_of(st.floats(-1e6, 1e6, width=32), st.floats(-(2.0**-20), 2.0**-20, width=32), st.just(0.0), st.just(-0.0)),
@@ -59,8 +60,8 @@ def test_an_empty_update_changes_nothing():
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("value", [0.0, 3.25, -3.25, 1e-9, 1e9])
 def test_a_constant_is_its_own_range(choice, value):
-    low, high = CHOICES[choice](counted([value] * 5), 99.0)
-    scale, zero = affine(low, high)
+    low, high = CHOICES[choice](counted([value] * 5), 99.0, Scheme())
+    scale, zero = Scheme().activation(low, high)
     assert np.isfinite(scale)
     reals = (np.arange(-128, 128) - zero) * scale
     assert np.abs(reals - np.float32(value)).min() <= max(scale / 2, abs(value) * 1e-6)
@@ -70,26 +71,26 @@ def test_a_constant_is_its_own_range(choice, value):
 def test_percentile_against_sorted_values(percent):
     values = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
     histogram = counted(values)
-    low, high = percentile(histogram, percent)
+    low, high = percentile(histogram, percent, Scheme())
     width = 2.0**histogram.exponent / (BINS / 2)
     cut = int((1 - percent / 100) / 2 * len(values) + 1e-9)
     ordered = np.sort(values)
     assert low <= ordered[cut] < low + width + 1e-9
     assert high >= ordered[-1 - cut] > high - width - 1e-9
     if percent == 100:
-        assert (low, high) == minmax(histogram, percent) == (ordered[0], ordered[-1])
+        assert (low, high) == minmax(histogram, percent, Scheme()) == (ordered[0], ordered[-1])
 
 
 def test_percentile_of_simple_data():
     histogram = counted([-100.0], [0.0] * 98, [100.0])
-    assert percentile(histogram, 100) == (-100.0, 100.0)
-    low, high = percentile(histogram, 97)
+    assert percentile(histogram, 100, Scheme()) == (-100.0, 100.0)
+    low, high = percentile(histogram, 97, Scheme())
     assert low == 0.0
     assert 0.0 < high < 0.1
 
 
 def brute_force(values, low, high):
-    scale, zero = affine(low, high)
+    scale, zero = Scheme().activation(low, high)
     q = np.clip(np.rint(values / scale) + zero, -128, 127)
     return float((((q - zero) * scale - values) ** 2).sum())
 
@@ -99,7 +100,7 @@ def test_mse_is_no_worse_than_any_range_of_a_grid(seed):
     generator = np.random.default_rng(seed)
     values = generator.standard_t(2.5, 4000).astype(np.float32).astype(np.float64)
     values = np.abs(values) if seed % 2 else values
-    chosen = mse(counted(values), 0)
+    chosen = mse(counted(values), 0, Scheme())
     grid = [(values.min() * a, values.max() * b) for a in np.linspace(0.2, 1, 15) for b in np.linspace(0.2, 1, 15)]
     best = min(brute_force(values, lo, hi) for lo, hi in grid)
     assert brute_force(values, *chosen) <= 1.1 * best
@@ -110,7 +111,7 @@ def test_mse_is_no_worse_than_any_range_of_a_grid(seed):
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
 def test_affine_covers_the_range_and_represents_zero(a, b):
     low, high = min(a, b), max(a, b)
-    scale, zero = affine(low, high)
+    scale, zero = Scheme().activation(low, high)
     assert scale == float(np.float32(scale)) > 0
     assert -128 <= zero <= 127
     slack = 0.5001 * scale
@@ -120,8 +121,8 @@ def test_affine_covers_the_range_and_represents_zero(a, b):
 
 
 def test_affine_of_one_side_uses_every_integer():
-    assert affine(0.0, 255.0) == (1.0, -128)
-    assert affine(3.0, 255.0) == (1.0, -128)
-    assert affine(-255.0, 0.0) == (1.0, 127)
-    assert affine(-128.0, 127.0) == (1.0, 0)
-    assert affine(0.0, 0.0)[0] == pytest.approx(MIN_RANGE / 255)
+    assert Scheme().activation(0.0, 255.0) == (1.0, -128)
+    assert Scheme().activation(3.0, 255.0) == (1.0, -128)
+    assert Scheme().activation(-255.0, 0.0) == (1.0, 127)
+    assert Scheme().activation(-128.0, 127.0) == (1.0, 0)
+    assert Scheme().activation(0.0, 0.0)[0] == pytest.approx(MIN_RANGE / 255)

@@ -74,6 +74,41 @@ CHECK = {
 }  # fmt: skip
 
 
+PROFILE = {
+    "bundle": "shop",
+    "target": "toy-npu",
+    "programs": [
+        {
+            "program": "programs/0.npup",
+            "estimates": {
+                "provenance": "a priori", "ms": 0.75, "launch_ms": 0.25, "crossing_ms": 0.125, "unknown": ["launch_s"],
+            },
+            "memories": [
+                {"name": "sram", "bytes": 2000, "used": 1500, "assumed": True, "ecc": False, "spilled": ["c"]},
+                {"name": "dram", "bytes": 1 << 30, "used": 4000, "assumed": True, "ecc": False, "spilled": []},
+            ],
+            "layers": [
+                {
+                    "name": EVIL, "opcodes": ["conv2d", "requantize"], "tiles": 3, "ms": 0.375, "macs": 13824,
+                    "utilization": 0.25, "bytes": {"sram": 100, "dram": 50}, "energy_mj": None, "bound": "compute",
+                },
+            ],
+        },
+    ],
+}  # fmt: skip
+TRACE = {
+    "displayTimeUnit": "ms",
+    "traceEvents": [
+        {"name": "process_name", "ph": "M", "pid": 1, "tid": 0, "args": {"name": "programs/0.npup"}},
+        {"name": "x", "ph": "X", "cat": "DMA in", "ts": 0.0, "dur": 250.0, "pid": 1, "tid": 1, "args": {}},
+        {"name": EVIL, "ph": "X", "cat": "MAC", "ts": 250.0, "dur": 100.0, "pid": 1, "tid": 2, "args": {}},
+        {"name": EVIL, "ph": "X", "cat": "MAC", "ts": 350.1, "dur": 100.0, "pid": 1, "tid": 2, "args": {}},
+        {"name": "y", "ph": "X", "cat": "DMA out", "ts": 600.0, "dur": 150.0, "pid": 1, "tid": 4, "args": {}},
+        {"name": "y", "ph": "X", "cat": "vector", "ts": 500.0, "dur": 0.0, "pid": 1, "tid": 3, "args": {}},
+    ],
+}
+
+
 def small_model():
     """Conv and Relu, fused; then Softmax, and an Add of both."""
     weights = numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "stem.weight")
@@ -133,6 +168,8 @@ def write_files(folder: Path) -> None:
         "package/demo/summary.json",
         {"frames": 8, "boxes": {"person": 31}, "tracks": 2, "counts": counts, "bundle": "b"},
     )
+    put("package/profile.json", PROFILE)
+    put("package/trace.json", TRACE)
     (folder / "package/samples").mkdir()
     (folder / "package/samples/000-clip_0016.jpg").write_bytes(jpeg())
     (folder / "package/shop.npub").write_bytes(b"bundle")

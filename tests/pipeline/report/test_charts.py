@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.report import charts
 from pipeline.report.headline import Accuracy
-from pipeline.report.results import Epoch, LayerError
+from pipeline.report.results import Epoch, LayerError, TraceEvent
 
 EPOCHS = [Epoch(epoch=n, loss=2.0 / (n + 1), ap50=(0.5, 0.925, 0.9)[n], ap=0.3) for n in range(3)]
 FORMS = [
@@ -81,3 +81,33 @@ def test_noise_takes_any_number(levels):
 
 def test_names_are_not_read_as_formulas():
     assert any("$x_1$0" in word for word in drawn(charts.noise(rows(30.0, name="$x_1$"))))
+
+
+def event(engine, start, length):
+    return TraceEvent(name="layer", ph="X", cat=engine, ts=start, dur=length)
+
+
+def test_a_timeline_has_a_bar_for_each_busy_stretch_of_each_engine():
+    """What lies closer together than the picture can show is one bar; what takes no time is none."""
+    events = [
+        event("MAC", 0.0, 1000.0),
+        event("MAC", 1000.1, 500.0),
+        event("MAC", 5000.0, 1.0),
+        event("DMA in", 0.0, 12_000.0),
+        event("vector", 3000.0, 0.0),
+    ]
+    assert charts._bars([e for e in events if e.cat == "MAC"], 0.01) == [
+        (0.0, pytest.approx(1.5001)),
+        (5.0, pytest.approx(0.01)),
+    ]
+    drawn = charts.timeline(events)
+    assert drawn == charts.timeline(events)
+    for engine in charts.ENGINES:
+        assert f">{engine}</text>" in drawn
+    assert "var(--first)" in drawn
+    assert "var(--second)" in drawn
+
+
+def test_ten_thousand_commands_are_a_small_picture():
+    events = [event("MAC", 2.0 * i, 1.0) for i in range(10_000)]
+    assert len(charts.timeline(events)) < 20_000

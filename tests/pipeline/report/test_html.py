@@ -17,6 +17,7 @@ SECTIONS = (
     "graph",
     "coverage",
     "cost",
+    "timeline",
     "noise",
     "samples",
     "demo",
@@ -30,7 +31,7 @@ VOID = {"meta", "br", "img"}
 @pytest.fixture
 def no_charts(monkeypatch):
     """Leave out what takes time and is tested by itself."""
-    drawn = SimpleNamespace(accuracy=str, losses=str, scores=str, noise=str, LOUDEST=60.0)
+    drawn = SimpleNamespace(accuracy=str, losses=str, scores=str, noise=str, timeline=str, LOUDEST=60.0)
     monkeypatch.setattr(html, "_charts", lambda: drawn)
 
 
@@ -97,6 +98,11 @@ def test_every_section_shows_what_its_stage_left(whole):
     assert "Latency 1.25 ms 1 ms to 2.5 ms, a priori; host toy-host" in page.words("cost")
     assert "Cheapest placement 1.25 ms proven" in page.words("cost")
     assert "Softmax 1 0.375 ms The link is a guess." in page.words("cost")
+    timeline = page.words("timeline")
+    assert "conv2d, requantize 3 0.375 ms 13,824 25.0 % 150 bytes n/a compute" in timeline
+    assert "Memory of programs/0.npup: sram 1.5 kB of 2.0 kB (assumed), dram 4.0 kB of" in timeline
+    assert "1 tensors lie outside of the chip for want of room" in timeline
+    assert "Not public for this target, so not counted: launch_s." in timeline
     assert "000-clip_0016" in page.words("samples")
     assert "walkway 3 5 8 frames played, 2 tracks, 31 boxes of person" in page.words("demo")
     assert "train ran 10.0 s never run" in page.words("stages")
@@ -189,6 +195,7 @@ def test_a_missed_gate_is_the_verdict(finished, no_charts):
     [
         ("train/history.json", "training"),
         ("quantize/errors.json", "noise"),
+        ("package/profile.json", "timeline"),
         ("partition/check.json", "cost"),
         ("coverage/coverage.json", "coverage"),
         ("partition/plan.json", "graph"),

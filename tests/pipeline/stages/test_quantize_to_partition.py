@@ -16,7 +16,7 @@ from pipeline.configfile import load
 from pipeline.cost import hosts
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
-from pipeline.quantize.errors import LayerError
+from pipeline.quantize.sensitivity import Sensitivity
 from pipeline.stages import coverage, export, partition, quantize
 from pipeline.workspace import Context
 from runtime.adapters.image import normalize
@@ -73,7 +73,8 @@ def check_quantize(tiny):
     metrics = tiny.results["quantize"].metrics
     assert {"float_ap50", "float_ap", "ap50", "ap", "worst_sqnr_db"} == metrics.keys()
     assert 15 < metrics["worst_sqnr_db"] < 60
-    assert {p.name for p in (tiny.folder / "quantize").iterdir()} == {"float.onnx", "encodings.json", "errors.json"}
+    files = {p.name for p in (tiny.folder / "quantize").iterdir()}
+    assert files == {"float.onnx", "quantized.onnx", "encodings.json", "errors.json", "recipe.yaml"}
     rows = json.loads((tiny.folder / "quantize" / "errors.json").read_text())
     assert min(r["sqnr_db"] for r in rows) == metrics["worst_sqnr_db"]
     assert "middle.1" in {r["node"] for r in rows}  # the whole network ran on the integer engine, HardSwish too
@@ -204,7 +205,7 @@ def test_damaged_files_of_earlier_stages_are_named(tiny):
     weights.write_bytes(good)
     tiny.run("quantize", "export", "coverage")
     for name, content, stage in (
-        ("quantize/encodings.json", "{", "export"), ("quantize/float.onnx", "", "export"),
+        ("quantize/quantized.onnx", "{", "export"), ("quantize/float.onnx", "", "export"),
         ("export/model.onnx", "x", "coverage"), ("export/model.onnx", "x", "partition"),
     ):  # fmt: skip
         path = tiny.folder / name
@@ -245,7 +246,7 @@ def test_ceilings_and_demands_of_the_configuration(tiny):
 
 
 def test_too_large_a_drop_is_a_gate_with_the_worst_layer():
-    layer = LayerError("stem", "Conv", "t", 7.25, 0.9, 1.0, 0.1)
+    layer = Sensitivity("stem", "Conv", "t", "npu", (), 7.25, 9.0, 0.9, 1.0, 0.1, 0.0, -1.0, 1.0, ())
     assert quantize._gates(0.01, 0.01, layer) == ()
     (gate,) = quantize._gates(0.03, 0.01, layer)
     assert gate == "quantize.max_ap50_drop is 0.0100, int8 costs 0.0300 of AP50; worst layer: stem (Conv), 7.2 dB"

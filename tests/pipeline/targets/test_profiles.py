@@ -158,7 +158,14 @@ def profile(tmp_path):
 WRONG = {
     "figures.clock_hz is missing (value null when it is not public)": lambda d: d["figures"].pop("clock_hz"),
     "is named other inside (name it conv-only)": lambda d: d.update(name="other"),
-    "there is no contract tflite-r2 (did you mean tflite-r1?)": lambda d: d.update(contract="tflite-r2"),
+    "'tflite-r9' is not an integer contract (did you mean 'tflite-r": lambda d: d.update(contract="tflite-r9"),
+    "'acc41' does not modify a contract (did you mean 'acc48'? known: acc16": lambda d: d.update(
+        contract="tflite-r1+acc41"
+    ),
+    "no known chip computes with rule r1, 31-bit multipliers, 48-bit": lambda d: d.update(contract="tflite-r1+acc48"),
+    "the contract pot-r9-half-up is symmetric, quantization.symmetric is not set": lambda d: d.update(
+        contract="pot-r9-half-up"
+    ),
     "operators.Conv: there is no rule max_strides (did you mean max_stride?)": lambda d: d["operators"]["Conv"].update(
         rules=[{"rule": "max_strides", "limits": {"stride": 3}}]
     ),
@@ -261,7 +268,7 @@ def test_every_mistake_is_told_at_once(profile):
 
     with pytest.raises(TargetError) as error:
         profile(change)
-    for part in ("figures.clock_hz is missing", "there is no contract none", "there is no rule nothing"):
+    for part in ("figures.clock_hz is missing", "'none' is not an integer contract", "there is no rule nothing"):
         assert part in str(error.value)
 
 

@@ -176,4 +176,4 @@ def estimates(item, **changes):
         for n, name in enumerate(names, 1)
     )
     crossing = dict.fromkeys((*item.inputs, *item.outputs), 0.25)
-    return replace(Estimates("a priori", layers, crossing, 0.5), **changes)
+    return replace(Estimates("a priori", layers, crossing, 0.5, 42.0), **changes)

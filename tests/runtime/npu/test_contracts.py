@@ -81,3 +81,116 @@ def test_an_unknown_contract_lists_the_known_ones():
         ProgramError, match=r"'tflite-r9' is not an integer contract \(did you mean 'tflite-r\d'\? known: litert-r6"
     ):
         contracts.find_contract("tflite-r9")
+
+
+EXACT = {
+    # a rule's formula in exact arithmetic: (value, real factor as a fraction, bits) -> integer
+    "r2": lambda v, f, t: math.floor(v * f + Fraction(1, 2)),
+    "r6": lambda v, f, t: half_away(Fraction(float(v) * float(f))),
+    "r9-half-up": lambda v, f, t: math.floor(v * f + Fraction(1, 2)),
+    "r9-half-even": lambda v, f, t: round(v * f),
+}
+
+
+def half_away(value):
+    magnitude = math.floor(abs(value) + Fraction(1, 2))
+    return magnitude if value >= 0 else -magnitude
+
+
+@pytest.mark.parametrize("rule", EXACT)
+@given(st.integers(-(2**30), 2**30), st.integers(-20, 0), st.integers(2**30, 2**31 - 1))
+def test_rules_are_their_formulas(rule, acc, shift, mantissa):
+    bits = requantize.RULES[rule].widths[0]
+    multiplier = 1 if bits == 1 else mantissa if bits == 31 else mantissa << 22
+    factor = Fraction(multiplier) * Fraction(2) ** (shift - bits)
+    got = int(requantize.RULES[rule].multiply(acc, multiplier, shift, bits))
+    assert got == EXACT[rule](acc, factor, bits)
+
+
+@given(st.integers(-(2**29), 2**29), st.integers(-30, 1), st.integers(2**30, 2**31 - 1))
+def test_tosas_double_rounding_is_r1(acc, shift, multiplier):
+    """Up to a shift of 31 the two are the same by algebra; beyond, TOSA's nudge makes them so."""
+    want = int(requantize.multiply_double_rounding(acc, multiplier, shift))
+    assert int(requantize.multiply_tosa_double(acc, multiplier, shift)) == want
+
+
+@given(st.integers(-(2**31), 2**31 - 1), st.floats(2.0**-30, 2.0**10, width=32))
+def test_the_float32_rule_is_one_float32_product(acc, factor):
+    multiplier, shift = requantize.quantize_factor(factor, 24)
+    assert Fraction(multiplier) * Fraction(2) ** (shift - 24) == Fraction(factor)
+    want = np.rint(np.float32(acc) * np.float32(factor))
+    assert int(requantize.multiply_float32(acc, multiplier, shift)) == int(want)
+
+
+@given(st.integers(-(2**40), 2**40), st.floats(2.0**-20, 0.99))
+def test_the_short_multiplier_is_tflites_for_int16(acc, factor):
+    """R8: ``m < 0x7FFF0000 ? (m + 2**15) >> 16 : 0x7FFF``, then one rounding."""
+    m, e = requantize.quantize_factor(factor, 31)
+    short = (m + 2**15) >> 16 if m < 0x7FFF0000 else 0x7FFF
+    assert requantize.quantize_factor(factor, 15) == (short, e)
+    want = (acc * short + (1 << (14 - e))) >> (15 - e)
+    assert int(requantize.multiply_single_rounding(acc, short, e, 15)) == want
+
+
+@pytest.mark.parametrize(
+    ("divide", "want"),
+    [
+        (requantize.divide_half_up, [-2, -1, 0, 1, 2, 3]),
+        (requantize.divide_half_even, [-2, -2, 0, 0, 2, 2]),
+        (requantize.divide_half_away, [-3, -2, -1, 1, 2, 3]),
+    ],
+)
+def test_divisions_differ_at_ties(divide, want):
+    assert divide([-5, -3, -1, 1, 3, 5], 1).tolist() == want
+    assert divide([-7, 7], 0).tolist() == [-7, 7]
+
+
+def test_illegal_shifts():
+    with pytest.raises(ProgramError, match="a shift of 31 leaves nothing to round"):
+        requantize.multiply_single_rounding(1, 2**30, 31, 31)
+    with pytest.raises(ProgramError, match=re.escape("outside TOSA's [2, 62]")):
+        requantize.multiply_tosa_double(1, 2**30, 30)
+    with pytest.raises(ProgramError, match=r"0.3 is no power of two \(quantize with power-of-two scales\)"):
+        requantize.quantize_factor(0.3, 1)
+
+
+def test_a_contract_with_modifiers():
+    found = contracts.find_contract("pot-r9-half-up+acc48")
+    assert (found.accumulator_bits, found.name) == (48, "pot-r9-half-up+acc48")
+    assert contracts.find_contract("tflite-r1+uint8").limits == (0, 255)
+    assert contracts.find_contract("tflite-r1+symmetric").symmetric
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tflite-r1+int16", r"asymmetric int16 \(the nearest is .*int8|.*int16.* \(the nearest is"),
+        ("tflite-r1+acc40", r"rule r1, 31-bit multipliers, 40-bit accumulators .* \(the nearest is tflite-r1"),
+        ("tflite-r8+acc32+int8", ""),
+        ("tflite-r8+acc16", r"the nearest is tflite-r8"),
+        ("ort-r4+acc48", r"the nearest is ort-r4"),
+        ("tflite-r1+wide", r"'wide' does not modify a contract"),
+    ],
+)
+def test_an_unknown_combination_names_the_nearest(name, message):
+    if not message:
+        assert contracts.find_contract(name).activations == "int8"
+        return
+    with pytest.raises(ProgramError, match=message):
+        contracts.find_contract(name)
+
+
+def test_every_preset_is_legal_and_has_a_source():
+    for name, contract in contracts.CONTRACTS.items():
+        assert contracts.find_contract(name) == contract
+        assert contract.source
+        assert contract.multiplier_bits in contract.arithmetic.widths
+
+
+def test_ratios_are_in_the_rules_precision():
+    scales, result = (0.1, 0.003), 0.7
+    exact = contracts.find_contract("tflite-r1").ratio(scales, result)
+    assert exact == 0.1 * 0.003 / 0.7
+    single = contracts.find_contract("ort-r4").ratio(scales, result)
+    assert single == float(np.float32(np.float32(0.1) * np.float32(0.003)) / np.float32(0.7))
+    assert single != exact

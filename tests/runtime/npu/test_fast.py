@@ -10,7 +10,7 @@ from npu_programs import clamp, conv_instruction, feeds, network, program, scali
 
 from runtime.npu.device import Device
 from runtime.npu.fast import PlainStep, SessionStep
-from runtime.npu.lowering import Value
+from runtime.npu.lowering import Builder, Value
 from runtime.npu.lowering.integer import fit_sum
 from runtime.npu.plain import operations
 
@@ -175,5 +175,5 @@ def test_most_sums_have_slopes_and_need_no_table():
         a, b, y = (spec(name, (1, 2, 2, 2), rng.uniform(0.02, 0.1), rng.integers(-20, 20)) for name in "aby")
         item = single("add", [a, b], y, {"left_shift": 20, **clamp()}, sum_scaling(a.scale, b.scale, y.scale))
         sources = [Value(t, (-128 - t.zero_point, 127 - t.zero_point)) for t in (a, b)]
-        found += fit_sum(operations(item)[0], tuple(sources)) is not None
+        found += fit_sum(Builder(True, True), operations(item)[0], tuple(sources)) is not None
     assert found >= 20

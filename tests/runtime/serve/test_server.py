@@ -18,7 +18,7 @@ from runtime.errors import SwapError, UserError
 from runtime.outputs import FrameResult
 from runtime.serve import server as module
 from runtime.serve.access import Access
-from runtime.serve.facts import Facts
+from runtime.serve.facts import Facts, partitions
 from runtime.serve.pictures import Pictures
 from runtime.serve.server import Server
 from runtime.sinks.recorder import Recorder
@@ -40,7 +40,8 @@ def parts(tmp_path, split_bundle):
     status = Status([("door", "live"), ("clip.mp4", "video")])
     pictures = Pictures({"door": lambda shown: shown.frame.pixels})
     with Recorder(tmp_path, [], threading.Event()) as recorder:
-        yield status, pictures, Facts(open_bundle(split_bundle), "npu", status, recorder, tmp_path)
+        bundle = open_bundle(split_bundle)
+        yield status, pictures, Facts(bundle, partitions(bundle), "npu", status, recorder, tmp_path)
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ def test_a_broker_that_is_away_is_told_and_nothing_is_published_twice(mosquitto,
     [
         ("mqtt://host:99999", "is not an address"),
         ("mqtt:///x", "names no host"),
+        ("mqtt://h/a/+/b", "has \\+ or # in its prefix"),
+        ("mqtt://h/a/#", "has \\+ or #"),
         ("mqtt://host:x/", "is not an address"),
     ],
 )

@@ -1,0 +1,109 @@
+"""``pipeline quantize``: one float ONNX model to int8, for one target."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline import progress
+from pipeline.errors import GateMissedError
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file with one input.")]
+Calibration = Annotated[
+    Path, typer.Option("--calibration", metavar="PATH", help="A folder of images or .npy files; or one .npy or .npz.")
+]
+TargetName = Annotated[str, typer.Option("--target", metavar="NAME", help="A target's name, or its YAML file.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="What to try, as YAML.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Where to write; MODEL.int8.onnx unless given.")
+]
+EncodingsFile = Annotated[
+    Path | None, typer.Option("--encodings", metavar="FILE", help="Take these scales as they are; choose none.")
+]
+Numbers = Annotated[str, typer.Option(metavar="R,G,B", help="Of pixels from 0 to 1, for images.")]
+Size = Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Where the model leaves it open.")]
+Targets = Annotated[Path, typer.Option("--targets", metavar="FOLDER", help="Targets of your own.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON; all else goes to standard error.")]
+
+
+def quantize_command(
+    model: ModelFile,
+    calibration: Calibration,
+    target: TargetName,
+    *,
+    recipe: RecipeFile = None,
+    preset: Annotated[
+        Literal["fast", "balanced", "best"] | None, typer.Option(help="How much to try, where there is no recipe.")
+    ] = None,
+    out: Out = None,
+    encodings: EncodingsFile = None,
+    mean: Numbers = "0",
+    std: Numbers = "1",
+    layout: Annotated[Literal["nchw", "nhwc"], typer.Option(help="Of the model's input, for images.")] = "nchw",
+    fit: Annotated[
+        Literal["letterbox", "crop", "stretch"], typer.Option(help="How images of another aspect fit.")
+    ] = "letterbox",
+    size: Size = None,
+    images: Annotated[int | None, typer.Option(min=1, help="The most calibration images, taken evenly.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Begin no other trial after these.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
+    explain: Annotated[str | None, typer.Option(metavar="LAYER", help="Say all about one layer.")] = None,
+    min_sqnr: Annotated[float | None, typer.Option(help="Gate: signal to noise of the outputs, in dB.")] = None,
+    targets: Targets = Path("targets"),
+    json: Json = False,
+) -> None:
+    """Quantize a float model to int8 under a target's own scheme, judged on its integer engine.
+
+    Exit code 3 when the gate is missed.
+    """
+    if recipe is not None and preset is not None:
+        raise typer.BadParameter("--recipe and --preset exclude each other")
+    preparation_numbers = _numbers(mean, "--mean"), _numbers(std, "--std")
+    if any(value == 0 for value in preparation_numbers[1]):
+        raise typer.BadParameter(f"{std} divides by 0", param_hint="--std")
+    pixels = _size(size)
+    from pipeline.quantize import recipe as recipes  # noqa: PLC0415 (imports onnx)
+    from pipeline.quantize.images import Preparation  # noqa: PLC0415
+    from pipeline.quantizing import document, job, terminal  # noqa: PLC0415
+    from pipeline.targets import library  # noqa: PLC0415
+
+    chip = library.load(library.resolve(target, targets))
+    wanted = recipes.PRESETS[preset or "balanced"] if recipe is None else recipes.load(recipe, chip.name)
+    order = job.Order(
+        model=model, calibration=calibration, target=chip, recipe=wanted,
+        preparation=Preparation(*preparation_numbers, layout, fit),
+        out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings, budget=budget,
+    )  # fmt: skip
+    with progress.console(sys.stderr if json else sys.stdout) as console:
+        done = job.run(order, console)
+    missed = job.missed(done, min_sqnr)
+    if explain is not None:
+        print(terminal.explain(done, explain))
+    else:
+        print(document.text(done, missed) if json else terminal.text(done, missed, every_layer=layers))
+    if missed:
+        raise GateMissedError("; ".join(missed))
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    """``0.5,0.5,0.5`` as numbers; raises ``typer.BadParameter``."""
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise typer.BadParameter(f"{text} is neither one number nor three with commas", param_hint=option)
+    return values
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """``640x480`` as width and height; raises ``typer.BadParameter``."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise typer.BadParameter(f"{text} is not WIDTHxHEIGHT", param_hint="--size")
+    return int(width), int(height)

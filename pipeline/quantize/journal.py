@@ -1,0 +1,91 @@
+"""What a search has measured so far, in a file, so that one that was stopped goes on where it was.
+
+One JSON object per line, written as soon as it is known; the first line says what was searched. A file of another
+model, other images, another recipe or another target is started anew.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+
+from pipeline.errors import ModelError
+from pipeline.quantize.recipe import Recipe, dump
+from pipeline.quantize.score import Score
+from pipeline.targets.profile import Target
+from runtime import __version__
+
+
+def key_of(model: onnx.ModelProto, digest: str, recipe: Recipe, target: Target) -> str:
+    """What a search is of: 64 hexadecimal digits of the float model, the images' ``digest``, recipe and target."""
+    sha = hashlib.sha256(model.SerializeToString(deterministic=True))
+    for text in (digest, dump(recipe), target.model_dump_json(), __version__):
+        sha.update(b"\0" + text.encode())
+    return sha.hexdigest()
+
+
+class Journal:
+    """Scores by trial, in memory and in a file."""
+
+    def __init__(self, path: Path | None = None, key: str = "") -> None:
+        """Read what ``path`` has of the search ``key``, or start it; without a path nothing is kept.
+
+        Raises:
+            ModelError: the file cannot be written.
+        """
+        self._path = path
+        self._scores: dict[str, Score] = {}
+        if path is None:
+            return
+        lines = _lines(path)
+        if lines[:1] == [{"search": key}]:
+            self._scores = {str(line["what"]): _score(line) for line in lines[1:]}
+        else:
+            self._write("w", {"search": key})
+
+    def __len__(self) -> int:
+        """How many trials it knows."""
+        return len(self._scores)
+
+    def known(self, what: str) -> Score | None:
+        """The score of the trial ``what``, if it was measured."""
+        return self._scores.get(what)
+
+    def add(self, what: str, score: Score) -> None:
+        """Keep a score; raises ``ModelError`` when the file cannot be written."""
+        self._scores[what] = score
+        self._write("a", {"what": what, **asdict(score)})
+
+    def finish(self) -> None:
+        """The search is over: remove the file."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _write(self, mode: str, line: Mapping[str, object]) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open(mode) as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise ModelError(f"cannot be written: {error.strerror or error}", where=self._path) from error
+
+
+def _lines(path: Path) -> list[dict[str, object]]:
+    """The objects in ``path``; a last line that was cut off is left out."""
+    try:
+        texts = path.read_text().split("\n")
+        return [json.loads(text) for text in texts[:-1]]
+    except (OSError, ValueError):
+        return []
+
+
+def _score(line: Mapping[str, object]) -> Score:
+    outputs, cosines = line["outputs"], line["cosines"]
+    agreement, images = line["agreement"], line["images"]
+    if not isinstance(outputs, dict) or not isinstance(cosines, dict) or not isinstance(images, int):
+        raise ModelError("is not a search's journal", where=line.get("what"), fix="remove the .trials.jsonl file")
+    return Score(outputs, cosines, float(agreement) if isinstance(agreement, (int, float)) else None, images)

@@ -1,0 +1,134 @@
+"""A float model of the user's own, made ready for quantization: checked, fixed in size, batch norms folded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from pipeline.errors import ModelError
+from pipeline.graph.model import check, load
+from pipeline.rewrites import batch_norm, folding
+from pipeline.rewrites.rule import OPSETS
+
+FOLDS = (folding.FOLD_CONSTANTS, batch_norm.FOLD, batch_norm.TO_DEPTHWISE)
+"""What is always rewritten first: exact, and with nothing left to quantize where it was."""
+
+QUANTIZED = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger", "QGemm", "QLinearAdd",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float model that can be quantized.
+
+    Attributes:
+        model: one float32 input of a fixed shape, weights finite.
+        input: its name.
+        shape: of the input.
+        notes: what was changed on the way, each a sentence.
+    """
+
+    model: onnx.ModelProto
+    input: str
+    shape: tuple[int, ...]
+    notes: tuple[str, ...]
+
+
+def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
+    """The float model in ``path``, ready.
+
+    Args:
+        path: an ONNX file.
+        size: width and height for an input whose own are not fixed.
+
+    Raises:
+        ModelError: it cannot be read, is quantized already, has another operator set, not exactly one float32 input,
+            an open dimension beside the batch, or a weight that is not finite; the message names what it is.
+    """
+    model = load(path)
+    _refuse_quantized(model, path)
+    version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if version not in OPSETS:
+        said = f"has opset {version}; {OPSETS[0]} to {OPSETS[-1]} can be quantized"
+        raise ModelError(said, where=path, fix="convert it with onnx.version_converter, or export it again")
+    refuse_broken(model)
+    name, shape, notes = _fix_input(model, path, size)
+    if notes:
+        model = check(model, path)
+    for fold in FOLDS:
+        applied = fold.apply(model)
+        model = applied.model
+        if applied.replacements:
+            notes = (*notes, f"{fold.name}: {len(applied.replacements)} place{'s' * (len(applied.replacements) > 1)}")
+    return Prepared(model, name, shape, notes)
+
+
+def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:
+    found = [n for n in model.graph.node if n.op_type in QUANTIZED]
+    if found:
+        what = f"is quantized already: {len(found)} of its operators, {found[0].name} ({found[0].op_type}) first"
+        raise ModelError(what, where=path, fix="give the float model it was made from")
+
+
+def refuse_broken(model: onnx.ModelProto) -> None:
+    """Raise ``ModelError`` for the first float weight that holds NaN or Inf, with its name and first operator."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        bad = int((~np.isfinite(numpy_helper.to_array(tensor))).sum())
+        if bad:
+            user = next((n.name for n in model.graph.node if tensor.name in n.input), "no operator")
+            what = f"the weight holds {bad} value{'s' * (bad > 1)} that {'are' if bad > 1 else 'is'} not finite"
+            raise ModelError(what, where=f"{tensor.name} of {user}", fix="check the checkpoint it was exported from")
+
+
+def _fix_input(
+    model: onnx.ModelProto, path: Path, size: tuple[int, int] | None
+) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
+    """Name and shape of the only input, made fixed in place, and what was changed."""
+    constants = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in constants]
+    if len(inputs) != 1:
+        names = ", ".join(i.name for i in inputs)
+        raise ModelError(f"has {len(inputs)} inputs, {names}; calibration feeds one", where=path, fix="split it")
+    (given,) = inputs
+    kind = given.type.tensor_type
+    if kind.elem_type != onnx.TensorProto.FLOAT:
+        dtype = onnx.helper.tensor_dtype_to_string(kind.elem_type).removeprefix("TensorProto.").lower()
+        raise ModelError(f"its input is {dtype}, not float32", where=given.name, fix="export the float32 model")
+    sizes = [d.dim_value if d.HasField("dim_value") else 0 for d in kind.shape.dim]
+    wanted = _filled(sizes, size)
+    if not wanted or not all(wanted):
+        shown = [d.dim_value or d.dim_param or "?" for d in kind.shape.dim]
+        raise ModelError(
+            f"its input has open dimensions: {shown}", where=given.name, fix="fix them: --size WIDTHxHEIGHT"
+        )
+    if sizes == wanted:
+        return given.name, tuple(wanted), ()
+    for dimension, value in zip(kind.shape.dim, wanted, strict=True):
+        dimension.dim_value = value
+    _forget_shapes(model)
+    return given.name, tuple(wanted), (f"input {given.name} was fixed to {wanted}",)
+
+
+def _filled(sizes: Sequence[int], size: tuple[int, int] | None) -> list[int]:
+    """``sizes`` with an open batch as 1, and the open height and width of an image from ``size``."""
+    filled = [sizes[0] or 1, *sizes[1:]] if sizes else []
+    if size is not None and len(filled) == 4:
+        places = (2, 3) if filled[1] in (1, 3) or not filled[1] else (1, 2)
+        for place, value in zip(places, reversed(size), strict=True):
+            filled[place] = filled[place] or value
+    return filled
+
+
+def _forget_shapes(model: onnx.ModelProto) -> None:
+    """Drop what the model says of shapes behind its input, which may name the dimensions that were open."""
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        for dimension in output.type.tensor_type.shape.dim:
+            dimension.Clear()

@@ -1,0 +1,131 @@
+"""Recipes: what the quantizer tries, as typed YAML that knows its keys, in both directions; and the presets."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline import yamltree
+from pipeline.configerrors import explain
+from pipeline.errors import ConfigError
+
+RangeName = Literal["minmax", "moving-average", "percentile", "mse", "entropy"]
+Preset = Literal["fast", "balanced", "best"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Override(_Part):
+    """Another range for some activations: by choice, or as numbers."""
+
+    tensors: str = Field(min_length=1, description="a regular expression that a whole tensor name must match")
+    range: RangeName | tuple[float, float]
+
+    @field_validator("tensors")
+    @classmethod
+    def _is_an_expression(cls, text: str) -> str:
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"should be a regular expression: {error}") from None
+        return text
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if isinstance(self.range, tuple) and not self.range[0] < self.range[1]:
+            raise ValueError("should have a range from a smaller to a larger number")
+        return self
+
+
+class Calibrated(_Part):
+    """What a saved recipe was used on; written, and read back, but nothing that a run goes by."""
+
+    images: int = Field(ge=1)
+    digest: str = Field(description="SHA-256 of the images as the network sees them")
+
+
+class Recipe(_Part):
+    """How a model is quantized. Where several things are named each is tried, and the best on the engine kept."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    target: str | None = Field(None, description="the target it is for; any when absent")
+    range: tuple[RangeName, ...] = Field(("mse",), min_length=1)
+    percentiles: tuple[float, ...] = Field((99.99,), min_length=1, description="of the values kept")
+    weight_range: tuple[Literal["max", "mse"], ...] = Field(("max",), min_length=1)
+    power_of_two: bool = Field(False, description="scales that a shift multiplies with")
+    equalize: tuple[Literal["weights", "activations", "both"], ...] = ()
+    absorb_high_bias: bool = True
+    rounding: Literal["nearest", "compensated"] = "nearest"
+    bias_correction: Literal["off", "fast", "full"] = "off"
+    learning_images: int = Field(16, ge=1, description="of the calibration images, to round and correct with")
+    judging_images: int = Field(16, ge=1, description="of the others, to decide with")
+    overrides: tuple[Override, ...] = ()
+    calibrated: Calibrated | None = None
+    metrics: Mapping[str, float] = Field(default_factory=dict, description="what came out when it was saved")
+
+    @field_validator("percentiles")
+    @classmethod
+    def _are_percentiles(cls, values: Sequence[float]) -> Sequence[float]:
+        if not all(50 < value <= 100 for value in values):
+            raise ValueError("should lie above 50 and up to 100")
+        return values
+
+    @property
+    def needs_histograms(self) -> bool:
+        """Whether extremes alone do not do."""
+        plain = {"minmax", "moving-average"}
+        others = {o.range for o in self.overrides if isinstance(o.range, str)}
+        return bool((set(self.range) | others) - plain) or bool(self.equalize)
+
+    @property
+    def judged(self) -> bool:
+        """Whether anything has to be decided on the engine."""
+        choices = (len(self.range), len(self.percentiles), len(self.weight_range))
+        recovers = bool(self.equalize) or self.rounding != "nearest" or self.bias_correction != "off"
+        return recovers or max(choices) > 1
+
+
+PRESETS: Mapping[Preset, Recipe] = {
+    "fast": Recipe(range=("minmax",)),
+    "balanced": Recipe(range=("mse", "percentile"), equalize=("both",), bias_correction="fast"),
+    "best": Recipe(
+        range=("minmax", "percentile", "mse", "entropy"),
+        percentiles=(99.999, 99.99, 99.9),
+        weight_range=("max", "mse"),
+        equalize=("weights", "activations", "both"),
+        rounding="compensated",
+        bias_correction="full",
+    ),
+}
+"""What ``--preset`` names: extremes only; some choices; every pass, each kept only if the engine's outputs improve."""
+
+
+def load(path: Path, target: str) -> Recipe:
+    """The recipe in ``path``, for ``target``.
+
+    Raises:
+        ConfigError: it cannot be read, says something unknown or impossible (every mistake is told), or is for another
+            target.
+    """
+    document = yamltree.read(path)
+    try:
+        recipe = Recipe.model_validate(document.values)
+    except ValidationError as error:
+        *others, last = explain(error, Recipe)
+        before = "".join(f"{p.what} ({p.fix}); " if p.fix else f"{p.what}; " for p in others)
+        raise ConfigError(before + last.what, where=path, fix=last.fix) from None
+    if recipe.target not in (None, target):
+        fix = f"--target {recipe.target}, or take target out of the recipe"
+        raise ConfigError(f"is a recipe for {recipe.target}, not for {target}", where=path, fix=fix)
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML that ``load`` reads back to the same."""
+    values: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,282 @@
+"""Trying what a recipe names, pass by pass; what is kept is decided by the integer engine's outputs."""
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import onnx
+
+from pipeline.errors import ConfigError
+from pipeline.graph.view import Graph, view
+from pipeline.quantize import correction, equalization, ptq, qdq, rounding, writeback
+from pipeline.quantize.calibrate import Calibration, Tap, calibrate
+from pipeline.quantize.encodings import Encodings
+from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.journal import Journal
+from pipeline.quantize.ptq import Choosing
+from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.scheme import Scheme
+from pipeline.quantize.score import Score, score
+from pipeline.quantize.split import Split
+from pipeline.quantize.walk import walk
+from pipeline.targets.profile import Target
+
+
+@dataclass(frozen=True)
+class State:
+    """A quantization as far as it has come.
+
+    Attributes:
+        model: the float model, equalized or with weights and biases on their grids.
+        calibration: what its activations took.
+        choosing: how ranges are chosen.
+        least_error: whether weight ranges are those with the least error.
+        encodings: scales and zero points.
+    """
+
+    model: onnx.ModelProto
+    calibration: Calibration
+    choosing: Choosing
+    least_error: bool
+    encodings: Encodings
+
+    def quantized(self) -> onnx.ModelProto:
+        """The model with quantize/dequantize pairs."""
+        return qdq.insert(self.model, self.encodings)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Something that was tried.
+
+    Attributes:
+        what: in words.
+        sqnr_db: the objective: of all outputs, averaged, on the judging images; ``None`` when it was not judged.
+        kept: whether what follows stands on it.
+        seconds: it took.
+    """
+
+    what: str
+    sqnr_db: float | None
+    kept: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        """The trial as a line."""
+        level = "" if self.sqnr_db is None else f": {self.sqnr_db:.2f} dB, {'kept' if self.kept else 'rolled back'}"
+        return f"{self.what}{level}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a recipe.
+
+    Attributes:
+        state: what was kept.
+        trials: everything that was tried, in order.
+        untried: what the budget left no time for.
+        score: the outputs against the float model's, on the images that decided, so a little kind to itself; ``None``
+            when the recipe decides nothing.
+    """
+
+    state: State
+    trials: tuple[Trial, ...]
+    untried: tuple[str, ...]
+    score: Score | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a search is run.
+
+    Attributes:
+        journal: what was measured before, and what is measured now.
+        budget: seconds after which nothing new is begun; the first trial is always made. ``None`` for any time.
+        tell: is told every trial.
+    """
+
+    journal: Journal = field(default_factory=Journal)
+    budget: float | None = None
+    tell: Callable[[Trial], None] = lambda trial: None
+
+
+@dataclass
+class _Trials:
+    """The trials of one recipe."""
+
+    recipe: Recipe
+    scheme: Scheme
+    target: Target
+    images: Split
+    wanted: Sequence[Mapping[str, Real]]
+    search: Search
+    trials: list[Trial] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
+    best: tuple[State, Score] | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def judge(self, what: str, made: Callable[[], State]) -> None:
+        """Make a state, score it, and keep it if it is the best so far; what the journal knows is not run again."""
+        start = time.monotonic()
+        known = self.search.journal.known(what)
+        if known is None and self._is_over():
+            self.untried.append(what)
+            return
+        state = None if known is not None else made()
+        found = known or self._scored(what, state)
+        kept = self.best is None or found.sqnr_db > self.best[1].sqnr_db
+        if kept:
+            self.best = state or made(), found
+        trial = Trial(what, found.sqnr_db, kept, time.monotonic() - start)
+        self.trials.append(trial)
+        self.search.tell(trial)
+
+    def _is_over(self) -> bool:
+        budget = self.search.budget
+        return self.best is not None and budget is not None and time.monotonic() - self.started > budget
+
+    def _scored(self, what: str, state: State | None) -> Score:
+        if state is None:
+            raise ValueError(f"{what} was not made")
+        found = score(Engine(state.quantized(), self.target), self.images.judging, self.wanted)
+        self.search.journal.add(what, found)
+        return found
+
+
+def run(
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    images: Split,
+    recipe: Recipe,
+    target: Target,
+    scheme: Scheme,
+    search: Search | None = None,
+) -> Found:
+    """Quantize ``model`` as ``recipe`` says.
+
+    Args:
+        model: float, prepared.
+        calibration: its statistics, with histograms if the recipe needs them.
+        images: the calibration images.
+        recipe: what to try.
+        target: whose contract decides.
+        scheme: of that target.
+        search: with what journal and budget; none unless given.
+
+    Raises:
+        ConfigError: an override matches no activation.
+        ModelError: the model cannot be quantized or compiled.
+    """
+    graph = view(model)
+    first = _choosings(recipe, graph)[0]
+    least = recipe.weight_range[0] == "mse"
+    if not recipe.judged:
+        return Found(_state(model, graph, calibration, scheme, first, least), (), (), None)
+    outputs = [o.name for o in model.graph.output]
+    tap = Tap(model, outputs)
+    wanted = [tap.read(image) for image in images.judging]
+    made = _Trials(recipe, scheme, target, images, wanted, search or Search())
+    for choosing in _choosings(recipe, graph):
+        for kind in recipe.weight_range:
+            maker = _maker(model, graph, calibration, scheme, choosing, kind == "mse")
+            made.judge(f"range {_said(choosing)}, weights {kind}", maker)
+    _equalize(made, model, calibration)
+    _recover(made)
+    if made.best is None:
+        raise ConfigError("names no range", where="recipe")
+    return Found(made.best[0], tuple(made.trials), tuple(made.untried), made.best[1])
+
+
+def _maker(
+    model: onnx.ModelProto, graph: Graph, calibration: Calibration, scheme: Scheme, choosing: Choosing, least: bool
+) -> Callable[[], State]:
+    return lambda: _state(model, graph, calibration, scheme, choosing, least)
+
+
+def _state(
+    model: onnx.ModelProto, graph: Graph, calibration: Calibration, scheme: Scheme, choosing: Choosing, least: bool
+) -> State:
+    encodings = ptq.quantize(graph, calibration.histograms, scheme, choosing, least)
+    return State(model, calibration, choosing, least, encodings)
+
+
+def _choosings(recipe: Recipe, graph: Graph) -> Sequence[Choosing]:
+    """Every way to choose ranges that the recipe names, its overrides in each."""
+    names = {t.name for node in graph.nodes for t in node.outputs} | {t.name for t in graph.inputs}
+    by_tensor: dict[str, str | tuple[float, float]] = {}
+    for override in recipe.overrides:
+        matching = [name for name in names if re.fullmatch(override.tensors, name)]
+        if not matching:
+            raise ConfigError(
+                f"no activation is called {override.tensors}", where="overrides", fix="see --json: layers"
+            )
+        by_tensor.update(dict.fromkeys(matching, override.range))
+    return [
+        Choosing(choice, percentile, by_tensor)
+        for choice in recipe.range
+        for percentile in (recipe.percentiles if choice == "percentile" else recipe.percentiles[:1])
+    ]
+
+
+def _said(choosing: Choosing) -> str:
+    return f"{choosing.choice} {choosing.percentile:g}" if choosing.choice == "percentile" else choosing.choice
+
+
+def _equalize(trials: _Trials, model: onnx.ModelProto, calibration: Calibration) -> None:
+    """Try every aim of equalization, each with the range choices again, for they depend on it."""
+    absorb = trials.recipe.absorb_high_bias
+    for aim in trials.recipe.equalize:
+        moved, places = equalization.equalize(model, calibration.channels, trials.scheme, aim, absorb)
+        if not places:
+            return
+        again = _Again(moved, trials)
+        for choosing in _choosings(trials.recipe, again.graph):
+            what = f"equalized for {aim} at {places} places, range {_said(choosing)}"
+            trials.judge(what, partial(again.state, choosing))
+
+
+class _Again:
+    """An equalized model, calibrated anew when it is first needed."""
+
+    def __init__(self, model: onnx.ModelProto, trials: _Trials) -> None:
+        self.model, self.trials, self.graph = model, trials, view(model)
+        self._calibration: Calibration | None = None
+
+    def state(self, choosing: Choosing) -> State:
+        if self._calibration is None:
+            self._calibration = calibrate(self.model, self.graph, self.trials.images.every())
+        least = self.trials.best is not None and self.trials.best[0].least_error
+        return _state(self.model, self.graph, self._calibration, self.trials.scheme, choosing, least)
+
+
+def _recover(trials: _Trials) -> None:
+    """Round the weights and correct the biases of the best state so far."""
+    if trials.best is None:
+        return
+    if trials.recipe.bias_correction == "fast":
+        state = trials.best[0]
+        trials.judge("biases corrected, fast", lambda: _corrected(state))
+    if trials.recipe.rounding == "compensated":
+        state = trials.best[0]
+        trials.judge("weights rounded for the outputs", lambda: _walked(trials, state, rounding.compensate))
+    if trials.recipe.bias_correction == "full":
+        state = trials.best[0]
+        trials.judge("biases corrected, full", lambda: _walked(trials, state, correction.correct))
+
+
+def _corrected(state: State) -> State:
+    shifts = correction.expected_shifts(view(state.model), state.encodings, state.calibration.channels)
+    return replace(state, model=writeback.shifted(state.model, shifts))
+
+
+def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State:
+    """``state`` with ``change`` made at every unit that is better for it, on the engine, in order."""
+    engine = Engine(state.quantized(), trials.target)
+    images = [*trials.images.learning, *trials.images.judging]
+    learn = len(trials.images.learning)
+    if trials.images.learning is trials.images.judging:
+        images = list(trials.images.learning)
+    changed = [step.node.name for step in walk(engine, state.model, images) if change(step, learn)]
+    return replace(state, model=writeback.written(state.model, engine, changed))

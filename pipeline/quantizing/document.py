@@ -1,0 +1,52 @@
+"""A quantization as JSON for scripts."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.quantize.sensitivity import Sensitivity, culprit, first_divergence
+from pipeline.quantizing.job import Done
+
+SCHEMA = 1
+
+
+def text(done: Done, gates: tuple[str, ...]) -> str:
+    """The document as JSON text."""
+    return json.dumps(document(done, gates), indent=1)
+
+
+def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
+    """What came out as plain data; ``layers`` are in execution order, ``trials`` in the order they were tried."""
+    worst, first = culprit(done.layers), first_divergence(done.layers)
+    prices = {node.name: node for node in done.placed.nodes}
+    order = done.order
+    return {
+        "schema": SCHEMA,
+        "model": order.model.as_posix(),
+        "target": order.target.name,
+        "out": order.out.as_posix(),
+        "encodings": order.encodings_out.as_posix(),
+        "recipe": order.recipe_out.as_posix(),
+        "calibration": done.calibrated.model_dump(),
+        "sqnr_db": done.score.sqnr_db,
+        "outputs": {
+            name: {"sqnr_db": db, "cosine": done.score.cosines[name]} for name, db in done.score.outputs.items()
+        },
+        "top1_agreement": done.score.agreement,
+        "judged_images": done.score.images,
+        "worst_layer": None if worst is None else worst.node,
+        "first_divergence": None if first is None else first.node,
+        "trials": [asdict(trial) for trial in done.trials],
+        "untried": list(done.untried),
+        "layers": [_layer(row, prices[row.node].device, prices[row.node].ms) for row in done.layers],
+        "notes": list(done.notes),
+        "gates_missed": list(gates),
+        "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
+    }
+
+
+def _layer(row: Sensitivity, placed: str, ms: float | None) -> dict[str, Any]:
+    values = asdict(row)
+    values["engine"] = values.pop("device")
+    values["channels"] = [{"channel": c, "sqnr_db": db} for c, db in row.channels]
+    return {**values, "device": placed, "ms": ms}

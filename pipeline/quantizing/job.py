@@ -1,0 +1,253 @@
+"""One model quantized for one target: read, calibrate, try, write, and judge what was written."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from pipeline.checking.check import Demands, check
+from pipeline.checking.nouns import Check
+from pipeline.cost import hosts
+from pipeline.errors import ModelError
+from pipeline.files import write_atomically
+from pipeline.graph.model import check as checked
+from pipeline.graph.model import load
+from pipeline.graph.view import view
+from pipeline.quantize import encodings, findings, trials
+from pipeline.quantize import recipe as recipes
+from pipeline.quantize import scheme as schemes
+from pipeline.quantize.calibrate import Calibration, Tap, calibrate
+from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.images import Images, Preparation, Watched
+from pipeline.quantize.journal import Journal, key_of
+from pipeline.quantize.prepare import Prepared, prepare
+from pipeline.quantize.ptq import Choosing
+from pipeline.quantize.recipe import Calibrated, Recipe
+from pipeline.quantize.score import Score, score
+from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
+from pipeline.quantize.split import Split, split
+from pipeline.quantize.trials import Search, Trial
+from pipeline.targets.profile import Target
+from pipeline.workspace import Progress
+
+MOST_LAYER_IMAGES = 8
+"""Images for the table of layers; all are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done.
+
+    Attributes:
+        model: a float ONNX file.
+        calibration: a folder of pictures and arrays, or one array file.
+        target: the chip.
+        recipe: what to try.
+        preparation: how pictures become the input.
+        out: where the quantized file goes; its encodings and its recipe lie beside it.
+        size: width and height, for a model that leaves them open.
+        images: the most calibration images, taken evenly; ``None`` for all.
+        encodings: ranges to take as they are, instead of choosing any.
+        budget: seconds after which no other trial is begun; ``None`` for any time.
+    """
+
+    model: Path
+    calibration: Path
+    target: Target
+    recipe: Recipe
+    preparation: Preparation
+    out: Path
+    size: tuple[int, int] | None = None
+    images: int | None = None
+    encodings: Path | None = None
+    budget: float | None = None
+
+    @property
+    def journal(self) -> Path:
+        """Where a search keeps what it has measured until it is over."""
+        return self.out.with_suffix(".trials.jsonl")
+
+    @property
+    def encodings_out(self) -> Path:
+        """Where the encodings go."""
+        return self.out.with_suffix(".encodings.json")
+
+    @property
+    def recipe_out(self) -> Path:
+        """Where the recipe goes, with the calibration's digest and what came out."""
+        return self.out.with_suffix(".recipe.yaml")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came out.
+
+    Attributes:
+        order: what was asked for.
+        calibrated: images and their digest.
+        trials: everything that was tried.
+        untried: what the budget left no time for.
+        score: of the written file on the engine.
+        layers: what each loses.
+        placed: where the target runs each operator, and at what price.
+        notes: what was changed, left out or looks odd, each a sentence.
+        seconds: of reading, ``calibrating``, ``quantizing`` and ``judging``.
+    """
+
+    order: Order
+    calibrated: Calibrated
+    trials: tuple[Trial, ...]
+    untried: tuple[str, ...]
+    score: Score
+    layers: tuple[Sensitivity, ...]
+    placed: Check
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def run(order: Order, progress: Progress) -> Done:
+    """Do what ``order`` says.
+
+    Raises:
+        DataError: the images are missing, damaged, of another shape, not finite, or all one value.
+        ModelError: the model cannot be quantized: see ``pipeline.quantize.prepare.prepare``; or a file cannot be
+            written.
+        ConfigError: an override of the recipe matches nothing.
+    """
+    clock = _Clock()
+    prepared = prepare(order.model, order.size)
+    images = Images(order.calibration, prepared.shape, order.preparation, order.images)
+    clock.lap("reading")
+    calibration, calibrated = _calibrate(prepared, images, order.recipe, progress)
+    clock.lap("calibrating")
+    parts, split_notes = split(
+        len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
+    )
+    journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
+    found = _quantize(order, prepared, calibration, parts, journal, progress)
+    clock.lap("quantizing")
+    written = _written(order.out, found.state)
+    engine = Engine(written, order.target)
+    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
+    scored = score(engine, parts.judging, [tap.read(image) for image in parts.judging])
+    layers = sensitivities(engine, found.state.model, parts.judging[:MOST_LAYER_IMAGES])
+    clock.lap("judging")
+    _save(order, found, calibrated, scored)
+    if not found.untried:
+        journal.finish()
+    notes = (*prepared.notes, *split_notes, *_untried(order, found), *_fallbacks(engine))
+    notes = (*notes, *_findings(prepared, calibration, found.state))
+    tried, left, placed = found.trials, found.untried, _placed(order, written)
+    return Done(order, calibrated, tried, left, scored, layers, placed, notes, clock.laps)
+
+
+def _written(path: Path, state: trials.State) -> onnx.ModelProto:
+    """The quantized model, as whoever reads ``path`` finds it."""
+    _write(path, checked(state.quantized(), path).SerializeToString(deterministic=True))
+    return load(path)
+
+
+def _save(order: Order, found: trials.Found, calibrated: Calibrated, scored: Score) -> None:
+    """The encodings and the recipe beside the quantized file."""
+    metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
+    saved = order.recipe.model_copy(update={"target": order.target.name, "calibrated": calibrated, "metrics": metrics})
+    found.state.encodings.save(order.encodings_out)
+    _write(order.recipe_out, recipes.dump(saved).encode())
+
+
+def missed(done: Done, min_sqnr: float | None) -> tuple[str, ...]:
+    """The gate, with the layer, the reason and what to try next, if the outputs have less than ``min_sqnr`` dB."""
+    if min_sqnr is None or done.score.sqnr_db >= min_sqnr:
+        return ()
+    worst = culprit(done.layers)
+    because = ""
+    if worst is not None:
+        why, fix = advice(worst)
+        because = f"; {worst.node} ({worst.op}) loses most, {worst.alone_db:.1f} dB alone: {why}; next: {fix}"
+    return (f"the outputs have {done.score.sqnr_db:.2f} dB, the floor is {min_sqnr:g} dB{because}",)
+
+
+class _Clock:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Book the time since the last lap."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+def _calibrate(
+    prepared: Prepared, images: Images, recipe: Recipe, progress: Progress
+) -> tuple[Calibration, Calibrated]:
+    watched = Watched(images)
+    progress.start(len(images), "calibrating")
+    found = calibrate(prepared.model, view(prepared.model), _told(watched, progress), recipe.needs_histograms)
+    return found, Calibrated(images=found.images, digest=watched.digest())
+
+
+def _told(images: Watched, progress: Progress) -> Iterator[Real]:
+    for image in images:
+        yield image
+        progress.advance()
+
+
+def _quantize(
+    order: Order,
+    prepared: Prepared,
+    calibration: Calibration,
+    parts: Split,
+    journal: Journal,
+    progress: Progress,
+) -> trials.Found:
+    """What the recipe makes of the model, or the encodings that were given."""
+    progress.start(0, "trying")
+    if len(journal):
+        progress.message(f"goes on after {len(journal)} trials that {order.journal.name} has")
+    search = Search(journal, order.budget, lambda trial: progress.message(str(trial)))
+    scheme = schemes.of(order.target, order.recipe.power_of_two)
+    if order.encodings is None:
+        return trials.run(prepared.model, calibration, parts, order.recipe, order.target, scheme, search)
+    given = encodings.load(order.encodings)
+    encodings.require_scheme(given, scheme, order.encodings)
+    state = trials.State(prepared.model, calibration, Choosing(), False, given)
+    return trials.Found(state, (), (), None)
+
+
+def _untried(order: Order, found: trials.Found) -> Sequence[str]:
+    """What the budget left out, and how to go on."""
+    if not found.untried:
+        return ()
+    left = f"the budget of {order.budget:g} s left out {len(found.untried)} trials, {found.untried[0]} first"
+    return (f"{left}; the same command goes on from {order.journal.name}",)
+
+
+def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:
+    """What is odd about the weights, the activations and what was made of them."""
+    graph = view(prepared.model)
+    own = findings.of_encodings(view(state.model), state.encodings)
+    return (*findings.of_weights(graph), *own, *findings.of_statistics(graph, calibration))
+
+
+def _fallbacks(engine: Engine) -> Sequence[str]:
+    """Operators that the engine has no integer form of."""
+    return [f"{unit.name} has no integer form here: {unit.reasons[0]}" for unit in engine.units if unit.reasons]
+
+
+def _placed(order: Order, model: onnx.ModelProto) -> Check:
+    """Where the target runs what was written, with the prices of its own host."""
+    name = order.target.host
+    host = None if name is None else hosts.load(hosts.find(name, hosts.folder()))
+    return check(str(order.out), view(model), order.target, host, Demands(prices=False))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise ModelError(f"cannot be written: {error.strerror or error}", where=path) from error

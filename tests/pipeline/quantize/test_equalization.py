@@ -1,0 +1,140 @@
+"""Moving ranges between layers changes no output, and mends what shared scales break."""
+
+import numpy as np
+import pytest
+from smallmodels import PER_CHANNEL, images, model, run_onnx, target
+
+from pipeline.graph.fusion import clip_range
+from pipeline.graph.view import view
+from pipeline.quantize import qdq
+from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.engine import Engine
+from pipeline.quantize.equalization import equalize, pairs
+from pipeline.quantize.findings import of_statistics
+from pipeline.quantize.ptq import Choosing, quantize
+from pipeline.quantize.scheme import Scheme
+from pipeline.quantize.score import score
+
+SHAPE = (1, 3, 8, 8)
+PER_TENSOR = Scheme(dict.fromkeys(PER_CHANNEL, False))
+
+
+def normal(*shape, scale=1.0, seed=0):
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+SKEW = np.float32(10.0) ** np.linspace(-1.5, 1.5, 8, dtype=np.float32)  # 1000:1
+
+OTHER = np.random.default_rng(1).permutation(SKEW)
+
+
+def skewed(clamp="Relu (a)", clamp2="Relu (c)"):
+    """Three convolutions, the middle one depthwise, whose channels were made unlike on purpose."""
+    return model(
+        f"g (float[1,3,8,8] x) => (float[1,5,8,8] y) {{ a = Conv <pads = [1,1,1,1]> (x, w1, b1) \n b = {clamp}"
+        f" c = Conv <group = 8, pads = [1,1,1,1]> (b, w2, b2) \n d = {clamp2} \n y = Conv (d, w3, b3) }}",
+        w1=normal(8, 3, 3, 3, scale=0.3) * SKEW[:, None, None, None], b1=normal(8, seed=1) * SKEW,
+        w2=normal(8, 1, 3, 3, seed=2, scale=0.3) * (OTHER / SKEW)[:, None, None, None],
+        b2=normal(8, seed=3, scale=0.1) * OTHER,
+        w3=normal(5, 8, 1, 1, seed=4) / OTHER[:, None, None], b3=normal(5, seed=5),
+        zero=np.float32(0), six=np.float32(6),
+    )  # fmt: skip
+
+
+def statistics(floating):
+    return calibrate(floating, view(floating), images(SHAPE, count=8))
+
+
+def engine_db(floating, scheme):
+    encodings = quantize(view(floating), statistics(floating).histograms, scheme, Choosing("minmax"))
+    engine = Engine(qdq.insert(floating, encodings), target("kirin-970"))
+    seen = images(SHAPE, count=4, seed=9)
+    return score(engine, seen, [run_onnx(floating, {"x": image}) for image in seen]).sqnr_db
+
+
+@pytest.mark.parametrize("aim", ["weights", "activations", "both"])
+@pytest.mark.parametrize("absorb", [True, False])
+@pytest.mark.parametrize("clamp", ["Relu", "Clip6"])
+def test_the_function_stays(aim, absorb, clamp):
+    words = ("Clip (a, zero, six)", "Clip (c, zero, six)") if clamp == "Clip6" else ("Relu (a)", "Relu (c)")
+    floating = skewed(*words)
+    moved, places = equalize(floating, statistics(floating).channels, PER_TENSOR, aim, absorb)
+    assert places == 2
+    for image in images(SHAPE, count=8):
+        exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
+        np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
+    assert {clip_range(n) for n in view(moved).nodes if n.op == "Clip"} <= {(0.0, 6.0)}
+
+
+@pytest.mark.parametrize("aim", ["weights", "both"])
+def test_channels_skewed_1000_to_1_come_back_per_tensor(aim):
+    floating = skewed()
+    naive = engine_db(floating, PER_TENSOR)
+    moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, aim, absorb=True)
+    evened = engine_db(moved, PER_TENSOR)
+    assert naive < 12
+    assert evened > 25
+
+
+def test_a_high_bias_moves_into_the_next_layer():
+    floating = model(
+        "g (float[1,3,8,8] x) => (float[1,2,8,8] y) { a = Conv (x, w, b) \n r = Relu (a) \n y = Conv (r, v, c) }",
+        w=normal(4, 3, 1, 1, scale=0.1), b=np.float32([50, 40, 30, 0]),
+        v=normal(2, 4, 1, 1, seed=1), c=np.float32([1, 2]),
+    )  # fmt: skip
+    moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, "weights", absorb=True)
+    seen = statistics(moved).channels["a"]
+    np.testing.assert_allclose(seen.low[:3], 0, atol=1e-4)
+    assert (seen.high < 2).all()
+    for image in images(SHAPE):
+        exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
+        np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-3)
+
+
+def test_outliers_of_a_transformer_move_from_a_norm_into_its_weights():
+    gain = np.ones(16, np.float32)
+    gain[3] = 100
+    floating = model(
+        "g (float[1,8,16] x) => (float[1,8,4] y) { n = LayerNormalization (x, gain, shift) \n y = MatMul (n, w) }",
+        gain=gain, shift=normal(16), w=normal(16, 4) / gain[:, None],
+    )  # fmt: skip
+    taken = calibrate(floating, view(floating), images((1, 8, 16)))
+    (told,) = (said for said in of_statistics(view(floating), taken) if said.startswith("n "))
+    assert "n has 1 of 16 channels beyond 8 times the median: 3; the largest is" in told
+    moved, places = equalize(floating, taken.channels, PER_TENSOR, "activations", absorb=False)
+    assert places == 1
+    again = calibrate(moved, view(moved), images((1, 8, 16))).channels["n"].largest
+    assert again.max() / np.median(again) < 4
+    image = images((1, 8, 16))[0]
+    np.testing.assert_allclose(
+        run_onnx(moved, {"x": image})["y"], run_onnx(floating, {"x": image})["y"], rtol=1e-3, atol=1e-3
+    )
+
+
+NO_PAIRS = {
+    "a residual": "a = Conv (x, w) \n b = Conv (a, v) \n y = Add (a, b)",
+    "an output between": "y = Conv (x, w) \n z = Conv (y, v)",
+    "no homogeneous function": "a = Conv (x, w) \n b = Sigmoid (a) \n y = Conv (b, v)",
+    "a shared weight": "a = Conv (x, w) \n b = Relu (a) \n y = Conv (b, w)",
+    "a clamp from below zero": "a = Conv (x, w) \n b = Clip (a, low, six) \n y = Conv (b, v)",
+}
+
+
+@pytest.mark.parametrize("case", NO_PAIRS)
+def test_where_channels_cannot_be_rescaled(case):
+    outputs = "float[1,3,8,8] y, float[1,3,8,8] z" if case == "an output between" else "float[1,3,8,8] y"
+    floating = model(
+        f"g (float[1,3,8,8] x) => ({outputs}) {{ {NO_PAIRS[case]} }}",
+        w=normal(3, 3, 1, 1), v=normal(3, 3, 1, 1, seed=1), low=np.float32(-1), six=np.float32(6),
+    )  # fmt: skip
+    assert pairs(view(floating)) == ()
+
+
+def test_a_dead_channel_stays_dead():
+    floating = skewed()
+    tensor = next(i for i in floating.graph.initializer if i.name == "w1")
+    weight = np.frombuffer(tensor.raw_data, np.float32).copy().reshape(8, -1)
+    weight[2] = 0
+    tensor.raw_data = weight.tobytes()
+    moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, "both", absorb=False)
+    assert np.isfinite(run_onnx(moved, {"x": images(SHAPE)[0]})["y"]).all()

@@ -1,0 +1,113 @@
+"""Recipes: typed, unknown keys rejected, saved and read back; and that every pass is kept only when it pays."""
+
+import numpy as np
+import pytest
+from enginenets import SHAPE, net
+from smallmodels import images, target
+
+from pipeline.errors import ConfigError
+from pipeline.graph.view import view
+from pipeline.quantize import scheme, trials
+from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.recipe import PRESETS, Calibrated, Recipe, dump, load
+from pipeline.quantize.split import split
+
+TARGET = target("kirin-970")
+
+
+def written(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_round_trip(tmp_path, name):
+    recipe = PRESETS[name].model_copy(
+        update={"target": "kirin-970", "calibrated": Calibrated(images=3, digest="ab"), "metrics": {"sqnr_db": 1.5}}
+    )
+    assert load(written(tmp_path, dump(recipe)), "kirin-970") == recipe
+
+
+BAD = {
+    "equalise: [weights]": "equalise is not a setting",
+    "range: [minmux]": r"range\[0\] should be 'minmax'",
+    "range: []": "range .* at least 1 item",
+    "percentiles: [40]": "percentiles should lie above 50 and up to 100",
+    "schema: 2": "schema",
+    "overrides: [{tensors: '[', range: mse}]": "should be a regular expression",
+    "overrides: [{tensors: a, range: [2, 1]}]": "should have a range from a smaller to a larger number",
+    "overrides: [{tensors: a}]": r"overrides\[0\].range is missing",
+    "rounding: up\nbias_correction: maybe": r"rounding .*; bias_correction ",
+    "target: rk3588": "is a recipe for rk3588, not for kirin-970",
+    "- a": "must be a mapping of settings",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_wrong_with_a_recipe(tmp_path, text):
+    with pytest.raises(ConfigError, match=BAD[text]) as error:
+        load(written(tmp_path, text), "kirin-970")
+    assert "recipe.yaml" in str(error.value)
+
+
+def tried(recipe, floating=None, count=9):
+    floating = floating or net()
+    seen = images(SHAPE, count=count)
+    taken = calibrate(floating, view(floating), seen, recipe.needs_histograms)
+    parts, notes = split(count, recipe, lambda: seen, lambda places: [seen[p] for p in places])
+    return trials.run(floating, taken, parts, recipe, TARGET, scheme.of(TARGET)), notes
+
+
+def test_each_trial_is_kept_only_if_it_is_the_best_so_far():
+    best = PRESETS["best"].model_copy(
+        update={
+            "range": ("percentile", "mse"),
+            "percentiles": (60.0,),
+            "equalize": ("weights",),
+            "weight_range": ("max",),
+        }
+    )
+    found, notes = tried(best)
+    assert not notes
+    assert len({t.what for t in found.trials}) == len(found.trials) == 6
+    level = -np.inf
+    for trial in found.trials:
+        assert trial.kept == (trial.sqnr_db > level)
+        level = max(level, trial.sqnr_db)
+    assert found.score.sqnr_db == level
+    assert not all(t.kept for t in found.trials)
+    again, _ = tried(best)
+    assert [(t.what, t.sqnr_db) for t in again.trials] == [(t.what, t.sqnr_db) for t in found.trials]
+    assert again.state.quantized().SerializeToString(deterministic=True) == (
+        found.state.quantized().SerializeToString(deterministic=True)
+    )
+
+
+def test_a_recipe_that_decides_nothing_is_not_judged():
+    found, _ = tried(PRESETS["fast"])
+    assert (found.trials, found.untried, found.score) == ((), (), None)
+
+
+def test_overrides_reach_the_tensors_they_name():
+    recipe = Recipe(range=("minmax",), overrides=[{"tensors": "[de]", "range": (-7.0, 7.0)}])
+    found, _ = tried(recipe)
+    encoded = found.state.encodings.activations
+    assert {(encoded[t].low, encoded[t].high) for t in "de"} == {(-7.0, 7.0)}
+    with pytest.raises(ConfigError, match="no activation is called nothing"):
+        tried(Recipe(overrides=[{"tensors": "nothing", "range": "mse"}]))
+
+
+def test_one_image_is_learnt_from_and_judged_with_and_that_is_said():
+    found, notes = tried(PRESETS["balanced"], count=1)
+    assert "the one calibration image is both" in notes[0]
+    assert found.score.images == 1
+
+
+def test_the_split_is_even_and_disjoint():
+    recipe = Recipe(learning_images=4, judging_images=3)
+    parts, _ = split(30, recipe, list, list)
+    assert len(parts.learning) == 4
+    assert len(parts.judging) == 3
+    assert not set(parts.learning) & set(parts.judging)
+    assert max(parts.judging) > 15

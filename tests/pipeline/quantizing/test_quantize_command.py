@@ -1,0 +1,176 @@
+"""``pipeline quantize`` as users and scripts run it."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import yaml
+from PIL import Image
+from smallmodels import quantized
+
+from pipeline.cli import main
+
+sys.path.append(str(Path(__file__).parents[1] / "quantize"))
+from enginenets import SHAPE, net, smooth
+
+
+@pytest.fixture
+def folder(tmp_path):
+    onnx.save(net(), tmp_path / "net.onnx")
+    np.save(tmp_path / "images.npy", np.concatenate(smooth(9, seed=1)))
+    return tmp_path
+
+
+def run(*words):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(w) for w in words])
+    return stopped.value.code
+
+
+def quantize(folder, *words, target="kirin-970", calibration="images.npy", model="net.onnx"):
+    return run("quantize", folder / model, "--calibration", folder / calibration, "--target", target, *words)
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced"])
+def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
+    assert quantize(folder, "--preset", preset, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    path = folder / "net.int8.onnx"
+    assert report["out"] == path.as_posix()
+    assert report["schema"] == 1
+    assert report["sqnr_db"] > 20
+    assert set(report["outputs"]) == {"y"}
+    assert [row["tensor"] for row in report["layers"]] == ["b", "d", "e", "f", "p", "q", "y"]
+    assert {"alone_db", "sqnr_db", "cosine", "channels", "device", "ms"} <= report["layers"][0].keys()
+    assert bool(report["trials"]) == (preset != "fast")
+    session, floating = ort.InferenceSession(path), ort.InferenceSession(folder / "net.onnx")
+    image = smooth(1, seed=5)[0]
+    exact, found = (s.run(None, {"x": image})[0] for s in (floating, session))
+    assert np.abs(exact - found).max() < 0.2 * np.abs(exact).max()
+    scales = json.loads((folder / "net.int8.encodings.json").read_text())
+    assert {len(w["scales"]) for w in scales["weights"].values()} == {1}  # this target takes no scale per channel
+    recipe = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())
+    assert recipe["calibrated"] == report["calibration"] == {"images": 9, "digest": recipe["calibrated"]["digest"]}
+    assert recipe["metrics"]["sqnr_db"] == report["sqnr_db"]
+
+
+def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, capsys):
+    out = folder / "first.onnx"
+    assert quantize(folder, "--out", out) == 0
+    said = capsys.readouterr().out
+    assert "kept" in said
+    assert "loses most alone" in said
+    assert quantize(folder, "--out", folder / "again.onnx", "--recipe", folder / "first.recipe.yaml") == 0
+    assert (folder / "again.onnx").read_bytes() == out.read_bytes()
+    assert quantize(folder, "--out", folder / "plain.onnx", "--preset", "fast") == 0
+    words = ["--preset", "fast", "--encodings", folder / "plain.encodings.json"]
+    assert quantize(folder, "--out", folder / "taken.onnx", *words) == 0
+    assert (folder / "taken.onnx").read_bytes() == (folder / "plain.onnx").read_bytes()
+
+
+def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
+    assert quantize(folder, "--out", folder / "whole.onnx") == 0
+    capsys.readouterr()
+    assert quantize(folder, "--budget", "0", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["trials"]) == 1
+    assert len(report["untried"]) >= 2
+    assert any("the budget of 0 s left out" in note for note in report["notes"])
+    assert (folder / "net.int8.trials.jsonl").exists()
+    assert quantize(folder) == 0
+    assert "goes on after 1 trials" in "".join(capsys.readouterr())
+    assert not (folder / "net.int8.trials.jsonl").exists()
+    assert (folder / "net.int8.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
+
+
+def test_pictures_an_explained_layer_and_a_gate(folder, capsys):
+    (folder / "pictures").mkdir()
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{index}.png")
+    words = ["--mean", "0.5,0.5,0.5", "--std", "0.25", "--fit", "crop", "--preset", "fast"]
+    assert quantize(folder, *words, "--explain", "Conv#2", calibration="pictures") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("  calibrating") or "Conv#2 (Conv) gives d" in said
+    assert "next  " in said
+    assert quantize(folder, *words, "--min-sqnr", "90", calibration="pictures") == 3
+    captured = capsys.readouterr()
+    assert "gate missed: the outputs have" in captured.err
+    assert "loses most" in captured.err
+    assert "next:" in captured.err
+
+
+def test_a_symmetric_target_gets_symmetric_encodings(folder, capsys):
+    assert quantize(folder, "--preset", "fast", target="jetson-xavier-nx-dla") == 0
+    scales = json.loads((folder / "net.int8.encodings.json").read_text())["activations"]
+    assert {e["zero_point"] for e in scales.values()} == {0}
+    assert scales["e"]["scale"] == scales["b"]["scale"]  # both are added
+    assert quantize(folder, "--preset", "fast", "--out", folder / "other.onnx") == 0
+    words = ["--encodings", folder / "other.encodings.json"]
+    assert quantize(folder, *words, target="jetson-xavier-nx-dla") == 1
+    assert "the target's activations are symmetric" in capsys.readouterr().err
+    assert quantize(folder, "--out", folder / "channels.onnx", "--preset", "fast", target="ethos-u55-256") == 0
+    assert quantize(folder, "--encodings", folder / "channels.encodings.json") == 1
+    assert "has a scale per channel; the target takes one per tensor" in capsys.readouterr().err
+
+
+def test_an_operator_without_an_integer_form_is_a_stated_fallback(folder, capsys):
+    onnx.save(net("Erf (a)"), folder / "net.onnx")
+    assert quantize(folder, "--preset", "fast", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert any("Erf has no integer form here: " in note for note in report["notes"])
+    row = next(row for row in report["layers"] if row["node"] == "Erf")
+    assert row["engine"] == "cpu"
+
+
+ERRORS = {
+    "quantized": "is quantized already",
+    "no images": "is no folder and no file",
+    "another shape": "the model takes [1, 3, 12, 12]",
+    "constant": "one value throughout",
+    "NaN weight": "the weight holds 1 value that is not finite",
+    "another target's recipe": "is a recipe for rk3588",
+    "unknown layer": "is no layer of the quantized model",
+    "nowhere": "cannot be written",
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_what_is_wrong_is_one_line_and_exit_code_1(folder, capsys, case):
+    words = ["--preset", "fast"]
+    match case:
+        case "quantized":
+            onnx.save(quantized(net(), smooth(2, 1))[0], folder / "net.onnx")
+        case "no images":
+            (folder / "images.npy").unlink()
+        case "another shape":
+            np.save(folder / "images.npy", np.zeros((2, 3, 9, 9), np.float32))
+        case "constant":
+            np.save(folder / "images.npy", np.ones((2, *SHAPE[1:]), np.float32))
+        case "NaN weight":
+            made = net()
+            bias = next(i for i in made.graph.initializer if i.name == "b1")
+            bias.raw_data = np.float32([np.nan, *range(11)]).tobytes()
+            onnx.save(made, folder / "net.onnx")
+        case "another target's recipe":
+            (folder / "r.yaml").write_text("target: rk3588")
+            words = ["--recipe", folder / "r.yaml"]
+        case "unknown layer":
+            words += ["--explain", "conv"]
+        case "nowhere":
+            words += ["--out", folder / "no" / "where.onnx"]
+    assert quantize(folder, *words) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert ERRORS[case] in line
+
+
+USAGE = [["--mean", "a"], ["--std", "0"], ["--size", "8"], ["--preset", "slow"], ["--preset", "fast", "--recipe", "r"]]
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_wrong_usage(folder, words):
+    assert quantize(folder, *words) == 2
