@@ -68,10 +68,10 @@ keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True, ric
 app.add_typer(keys_app, name="keys")
 
 app.command("check")(check.check_command)
+app.command("compare")(compare.compare_command)
 app.command("quantize")(quantize.quantize_command)
 app.command("contracts")(contracts.contracts_command)
 app.command("calibrate-host")(calibrate_host.calibrate_host_command)
-app.command("compare")(compare.compare_command)
 
 
 @app.command("run")

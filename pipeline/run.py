@@ -72,7 +72,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "package",
         "pipeline.stages.package",
-        sections=("name", "target", "data", "preprocess", "train.model", "package"),
+        sections=("name", "target", "host", "data", "preprocess", "train.model", "package"),
         after=("quantize", "export", "partition"),
         libraries=(*_TASK, "onnx", "onnx-ir", "onnxruntime", "supervision", "trackers"),
         packs=("runtime",),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runtime.bundle import Bundle
+from runtime.delegates.failover import Health
 from runtime.errors import SourceError, UserError
 from runtime.events import happened, link_changed, new_run, run_of
 from runtime.outputs import EventLog, FrameResult, VideoFile
@@ -27,7 +28,7 @@ from runtime.streams.opening import Opened, open_all
 from runtime.zones import Happening
 
 PATIENCE_S, DURABLE_PATIENCE_S = 10.0, 2.0
-"""Seconds that sinks have, at the end, for the events that wait; the second where the queue keeps them anyway."""
+"""Seconds that sinks have, at the end, for the events that wait; the second when told to stop and they are kept."""
 
 Listener = Callable[[FrameResult], None]
 
@@ -79,6 +80,7 @@ def play_all(
     warn: Callable[[str], None] = lambda text: None,
     stop: threading.Event | None = None,
     offer: Offer | None = None,
+    health: Callable[[], Health | None] = lambda: None,
 ) -> list[Summary]:
     """Run a bundle on every frame of several sources at a time.
 
@@ -93,6 +95,7 @@ def play_all(
         warn: told of every interruption of a live source.
         stop: when it is set no further frame is captured, those that wait are played, and all ends in good order.
         offer: takes a new bundle from the live page's ``POST /bundle``; ``None``: there is no such page.
+        health: asked for the live page and the metrics: what became of the NPU's jobs.
 
     Raises:
         SourceError: a source cannot be opened, has no frame, or breaks; or an extra is missing for it.
@@ -103,7 +106,7 @@ def play_all(
     with contextlib.ExitStack() as stack:
         for opened in run.opened:
             stack.callback(opened.feed.frames.close)
-        return run.play(stack, listen, offer)
+        return run.play(stack, listen, offer, health)
 
 
 class _Run:
@@ -129,7 +132,9 @@ class _Run:
         self._recorder: Recorder | None = None
         self._broken: list[SourceError] = []
 
-    def play(self, stack: contextlib.ExitStack, listen: Listener, offer: Offer | None) -> list[Summary]:
+    def play(
+        self, stack: contextlib.ExitStack, listen: Listener, offer: Offer | None, health: Callable[[], Health | None]
+    ) -> list[Summary]:
         """Everything, in order."""
         options = self.options
         if options.sinks or options.state is not None or options.serve is not None:
@@ -138,7 +143,7 @@ class _Run:
             self._recorder = stack.enter_context(Recorder(options.state, sinks, self._stop))
         engine = Engine(self._sessions, [each.feed for each in self.opened], self._stop)
         stack.enter_context(engine)
-        show = self._serve(stack, offer)
+        show = self._serve(stack, offer, health)
         outputs: list[Listener] | None = None
         for player in self._players:
             player.start()
@@ -155,7 +160,9 @@ class _Run:
                 output(result)
         return self._finish()
 
-    def _serve(self, stack: contextlib.ExitStack, offer: Offer | None) -> list[Listener]:
+    def _serve(
+        self, stack: contextlib.ExitStack, offer: Offer | None, health: Callable[[], Health | None]
+    ) -> list[Listener]:
         """The live page, if it is asked for: what takes every result for it."""
         access, recorder = self.options.serve, self._recorder
         if access is None or recorder is None:
@@ -168,7 +175,7 @@ class _Run:
             bundle = self.bundle
             if known[0][0] is not bundle:
                 known[0] = (bundle, partitions(bundle))
-            return Facts(*known[0], self.options.delegate, self.status, recorder, self.options.state)
+            return Facts(*known[0], self.options.delegate, self.status, recorder, self.options.state, health())
 
         server = stack.enter_context(Server(access, facts, pictures, offer))
         self._warn(f"the live page is at {server.url}")
@@ -237,7 +244,9 @@ class _Run:
             elif self.opened[source].kind != "live" and not self._broken and not self._stop.is_set():
                 self._broken.append(SourceError("has no frame", where=player.name))
         if self._recorder is not None:
-            self._recorder.close(PATIENCE_S if self.options.state is None else DURABLE_PATIENCE_S)
+            hurried = self._stop.is_set() and self.options.state is not None
+            for sink, count in self._recorder.close(DURABLE_PATIENCE_S if hurried else PATIENCE_S).items():
+                self._warn(f"{count} events wait in {self.options.state} for {sink}; the next run delivers them")
         if self._broken:
             raise self._broken[0]
         return [player.summary() for player in self._players]

@@ -99,6 +99,7 @@ def _run(words: Sequence[str]) -> int:
             warn=_say,
             stop=stop,
             offer=offer,
+            health=lambda: None if supervisor is None else supervisor.health(),
         )
     health = None if supervisor is None else supervisor.health()
     facts = [dataclasses.asdict(summary) for summary in summaries]

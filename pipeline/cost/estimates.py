@@ -2,20 +2,12 @@
 
 from collections.abc import Collection
 
-from pipeline.cost import hosts
 from pipeline.cost.common import RATES, rated_energy
 from pipeline.cost.model import CostModel
 from pipeline.cost.nouns import Device, LayerCost, Provenance, Work
 from pipeline.cost.work import works
 from pipeline.graph.view import Graph
-from pipeline.targets.profile import Target
 from runtime.npu.schedule import Estimates, LayerEstimate
-
-
-def cost_model(target: Target) -> CostModel:
-    """The cost model of ``target`` with its host, where that is known."""
-    host = None if target.host is None else hosts.load(hosts.find(target.host, hosts.folder()))
-    return CostModel(target, host)
 
 
 def estimates(

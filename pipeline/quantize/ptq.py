@@ -8,6 +8,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.fusion import fused_outputs
 from pipeline.graph.view import Graph, Tensor
 from pipeline.quantize import weights
+from pipeline.quantize.aligned import align
 from pipeline.quantize.calibrate import activations
 from pipeline.quantize.encodings import ActivationEncoding, Encodings
 from pipeline.quantize.histogram import Histogram
@@ -62,7 +63,8 @@ def quantize(
         raise ModelError("was not calibrated", where=missing[0], fix="calibrate the same model")
     ranges = {t.name: _range(graph, t, histograms[t.name], scheme, choose) for t in wanted}
     encoded = _encode(graph, ranges, scheme)
-    return Encodings(encoded, weights.encode(graph, encoded, scheme, mse_weights))
+    found = Encodings(encoded, weights.encode(graph, encoded, scheme, mse_weights))
+    return found if scheme.contract is None else align(graph, found, scheme.contract)
 
 
 def _range(graph: Graph, tensor: Tensor, histogram: Histogram, scheme: Scheme, choose: Choosing) -> Range:

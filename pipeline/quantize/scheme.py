@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.errors import TargetError
 from pipeline.targets.profile import Target
-from runtime.npu.contracts import find_contract
+from runtime.npu.contracts import Contract, find_contract
 
 MIN_RANGE = 1e-4  # narrower ranges give scales that no multiplier can express (numerics: MinimumRealRange of ORT-QNN)
 
@@ -31,12 +31,14 @@ class Scheme:
         symmetric: whether activations have zero point 0.
         shared_scales: operators whose inputs share one scale.
         power_of_two: whether every scale is a power of two, so that a shift rescales.
+        contract: whose rounding weight scales are aligned to (``pipeline.quantize.aligned``); ``None`` aligns none.
     """
 
     per_channel: Mapping[str, bool] = field(default_factory=dict)
     symmetric: bool = False
     shared_scales: frozenset[str] = frozenset()
     power_of_two: bool = False
+    contract: Contract | None = None
 
     @property
     def fixed(self) -> Mapping[str, tuple[float, int]]:
@@ -75,4 +77,6 @@ def of(target: Target, power_of_two: bool = False) -> Scheme:
         raise TargetError(what, where=target.name, fix="name a contract with int8 activations")
     symmetric = wanted.symmetric or contract.symmetric
     shifts = power_of_two or contract.multiplier_bits == 1
-    return Scheme(target.per_channel(), symmetric, frozenset(wanted.shared_scales), shifts)
+    return Scheme(
+        target.per_channel(), symmetric, frozenset(wanted.shared_scales), shifts, None if shifts else contract
+    )

@@ -12,7 +12,9 @@ from pipeline.compile.bundling import Use, bundle
 from pipeline.compile.deploy import build_deploy
 from pipeline.compile.partitions import Partition
 from pipeline.config import CocoData, RunConfig
-from pipeline.cost.estimates import cost_model, estimates
+from pipeline.cost import hosts
+from pipeline.cost.estimates import estimates
+from pipeline.cost.model import CostModel
 from pipeline.errors import ModelError
 from pipeline.graph.model import load
 from pipeline.graph.view import Graph, view
@@ -20,7 +22,6 @@ from pipeline.stages.common import FLOAT_MODEL, MODEL
 from pipeline.stages.samples import packaged_detector, save_samples
 from pipeline.targets import library
 from pipeline.targets.placement import NPU
-from pipeline.targets.profile import Target
 from pipeline.tasks import Pixels, Task
 from pipeline.tasks.inference import infer_onnx
 from pipeline.workspace import Context, Result
@@ -100,6 +101,7 @@ def _write(path: Path, context: Context, task: Task) -> None:
     graph = view(load(context.inputs["export"] / MODEL))
     partitions, models = plan.load(context.inputs["partition"], graph)
     target = library.load(context.profile)
+    host = None if context.host is None else hosts.load(context.host)
     bundle(
         path,
         use,
@@ -108,13 +110,12 @@ def _write(path: Path, context: Context, task: Task) -> None:
         models,
         target,
         _golden(task, package.golden),
-        _estimates(graph, partitions, target),
+        _estimates(graph, partitions, CostModel(target, host)),
     )
 
 
-def _estimates(graph: Graph, partitions: Sequence[Partition], target: Target) -> list[Estimates | None]:
+def _estimates(graph: Graph, partitions: Sequence[Partition], model: CostModel) -> list[Estimates | None]:
     """What the cost model says of each partition of the NPU."""
-    model = cost_model(target)
     return [
         estimates(model, graph, {n.name for n in p.nodes}, [t.wire for t in p.inputs], [t.wire for t in p.outputs])
         if p.device == NPU

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime.bundle import Bundle, PartitionEntry
+from runtime.delegates.failover import Health
 from runtime.npu.encoding import loads
 from runtime.npu.timeline import timeline
 from runtime.sinks.recorder import Recorder
@@ -31,6 +32,7 @@ class Facts:
         status: of the sources.
         recorder: of the events.
         state: folder of the queue; ``None`` when it is in memory.
+        npu: what became of the NPU's jobs; ``None`` where nobody watches over them.
     """
 
     bundle: Bundle
@@ -39,6 +41,7 @@ class Facts:
     status: Status
     recorder: Recorder
     state: Path | None
+    npu: Health | None = None
 
     def everything(self) -> dict[str, object]:
         """One JSON object for the page: bundle, partitions, sources, steps, sinks, device, health."""
@@ -61,6 +64,7 @@ class Facts:
             "sinks": [asdict(delivery) for delivery in self.recorder.deliveries()],
             "events": {"lost": self.recorder.lost, "waiting": self.recorder.waiting, "problem": self.recorder.problem},
             "device": device(self.state),
+            "npu": None if self.npu is None else asdict(self.npu),
             "health": self.health(),
         }
 

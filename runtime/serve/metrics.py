@@ -94,6 +94,11 @@ def _rest(facts: Facts) -> Iterable[Metric]:
     yield Metric("partition_estimated_seconds", "gauge", "Per inference on the target, estimated.", estimated)
     joules = [(at, _number(row["mj"], 1e-3)) for at, row in rows]
     yield Metric("partition_estimated_joules", "gauge", "Per inference on the target, estimated.", joules)
+    if facts.npu is not None:
+        yield Metric("npu_jobs_total", "counter", "Partitions that were to run on the NPU.", [({}, facts.npu.jobs)])
+        yield Metric("npu_jobs_on_host_total", "counter", "Of them, run by the host.", [({}, facts.npu.on_host)])
+        failures = [({"kind": kind}, float(count)) for kind, count in facts.npu.failures.items()]
+        yield Metric("npu_failures_total", "counter", "Jobs that failed on the NPU.", failures)
     host = device(facts.state)
     yield Metric("resident_memory_bytes", "gauge", "Of this process.", [({}, _number(host["rss_bytes"]))])
     yield Metric("temperature_celsius", "gauge", "Of this host.", [({}, _number(host["temperature_c"]))])

@@ -106,8 +106,11 @@ class Recorder:
         """See ``EventQueue.sums``."""
         return self._queue.sums(since, step)
 
-    def close(self, patience_s: float) -> None:
+    def close(self, patience_s: float) -> dict[str, int]:
         """Deliver what waits, for at most ``patience_s`` seconds, and close everything.
+
+        Returns:
+            how many events the folder keeps for each sink that did not take them.
 
         Raises:
             UserError: events were lost: thrown away before, or left over without a folder that keeps them.
@@ -122,6 +125,7 @@ class Recorder:
         for sink, count in left.items():
             if count and not self._durable:
                 raise UserError(f"{count} events were not delivered", where=sink, fix="keep them with --state FOLDER")
+        return {sink: count for sink, count in left.items() if count}
 
     def _abandon(self, patience_s: float = 0) -> None:
         for courier in self._couriers:

@@ -306,7 +306,8 @@ def test_the_live_page_in_a_browser(tmp_path, walkers_bundle, server, width, hei
             browser.open(f"http://127.0.0.1:{port}/")
             wait_for(lambda: browser.value("document.querySelector('.tiles b')?.textContent > 0"), what="a crossing")
             wait_for(lambda: browser.value("document.querySelector('img').naturalWidth") == walkers.WIDTH)
-            wait_for(lambda: browser.value("document.getElementById('reasons').textContent"), what="the sink's error")
+            reasons = "document.getElementById('reasons').textContent"
+            wait_for(lambda: "the broker cannot be reached" in browser.value(reasons), what="the sink's error")
             shown = browser.value("document.body.innerText")
             assert browser.value("document.documentElement.scrollWidth") <= width, "nothing is cut off at the side"
             wait_for(lambda: browser.value("document.querySelectorAll('#chart rect').length"), what="a bar")

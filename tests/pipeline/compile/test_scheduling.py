@@ -16,7 +16,9 @@ from pipeline.compile.lower import lower
 from pipeline.compile.memories import DEFAULT_LANES, DEFAULT_SRAM, Layout, layout
 from pipeline.compile.partitions import programs
 from pipeline.compile.scheduling import schedule
-from pipeline.cost.estimates import cost_model, estimates
+from pipeline.cost import hosts
+from pipeline.cost.estimates import estimates
+from pipeline.cost.model import CostModel
 from runtime.npu.device import Device
 from runtime.npu.encoding import dumps, loads
 from runtime.npu.machine import Machine
@@ -69,6 +71,11 @@ def chip(sram, cache=None):
     if cache is not None:
         memories.insert(1, Memory("cache", cache))
     return Layout(tuple(memories), 16)
+
+
+def cost_model(chip):
+    host = None if chip.host is None else hosts.load(hosts.find(chip.host, hosts.folder()))
+    return CostModel(chip, host)
 
 
 def estimated(graph_and_partition, name):

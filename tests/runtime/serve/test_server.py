@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from PIL import Image
 
 from runtime.adapters.detection import Detections
 from runtime.bundle import open_bundle
+from runtime.delegates.failover import Health
 from runtime.errors import SwapError, UserError
 from runtime.outputs import FrameResult
 from runtime.serve import server as module
@@ -116,6 +118,15 @@ def test_metrics_are_prometheus(server, parts):
     assert 'npu_run_crossings_total{source="door",line="a \\"gate\\"\\n",direction="in"} 3' in text
     assert 'npu_run_frames_total{source="door"} 1' in text
     assert 'npu_run_latency_seconds{source="door"} 0.05' in text
+
+
+def test_the_npus_jobs_are_told(parts):
+    health = Health(10, 4, {"lost": 2, "timeout": 1}, 1, 0, (), None)
+    with Server(Access("127.0.0.1", 0, None), lambda: replace(parts[2], npu=health), parts[1]) as server:
+        assert json.loads(get(server, "/api/status")[2])["npu"]["on_host"] == 4
+        text = get(server, "/metrics")[2].decode()
+    for line in ("npu_jobs_total 10", "npu_jobs_on_host_total 4", 'npu_failures_total{kind="lost"} 2'):
+        assert f"npu_run_{line}\n" in text
 
 
 def test_counts_want_sane_numbers(server):

@@ -70,7 +70,7 @@ def test_one_that_fails_does_not_hold_up_another(tmp_path):
         first, second = wait_for(lambda: keeper.deliveries() if keeper.deliveries()[0].problem else None)
         assert (first.waiting, first.problem) == (3, "does not want to")
         assert (second.delivered, second.waiting, second.problem) == (3, 0, None)
-        keeper.close(0)
+        assert keeper.close(0) == {"dead": 3}
     later = Memory(name="dead")
     with Recorder(tmp_path, [later], threading.Event()) as keeper:
         keeper.close(10)
