@@ -73,7 +73,7 @@ def run(context: Context) -> Result:
         **int8_scores,
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
-    _save_recipe(context.out / RECIPE, recipe, target, metrics)
+    _save_recipe(context.out / RECIPE, recipe, metrics)
     drop = float_scores["ap50"] - int8_scores["ap50"]
     return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
 
@@ -97,8 +97,9 @@ def _search(context: Context, task: Task, model: onnx.ModelProto, target: Target
     return trials.run(model, calibration, parts, recipe, target, wanted, search)
 
 
-def _save_recipe(path: Path, recipe: Recipe, target: Target, metrics: dict[str, float]) -> None:
-    path.write_text(recipes.dump(recipe.model_copy(update={"target": target.name, "metrics": metrics})))
+def _save_recipe(path: Path, recipe: Recipe, metrics: dict[str, float]) -> None:
+    """Write the recipe with its numbers; it names no target, for all that agree in scheme and contract share it."""
+    path.write_text(recipes.dump(recipe.model_copy(update={"metrics": metrics})))
 
 
 def _gates(drop: float, ceiling: float, lowest: Sensitivity | None) -> tuple[str, ...]:
