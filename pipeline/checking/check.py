@@ -169,8 +169,8 @@ def _notes(target: Target, found: Placement, total: Totals) -> tuple[str, ...]:
             "Not every time is known, so the NPU gets all that it takes, and no placement is proven to be the fastest"
         )
     elif found.solution.ms > found.best.ms:
-        how = "with everything on the CPU" if not found.best.npu_partitions else "otherwise"
-        notes.append(f"All that the NPU takes is there, {found.solution.ms:.3f} ms; {how} it is {found.best.ms:.3f} ms")
+        how = "everything on the CPU" if not found.best.npu_partitions else "the cheapest placement"
+        notes.append(f"All that the NPU takes is there, {found.solution.ms:.3f} ms; {how} takes {found.best.ms:.3f} ms")
     elif not found.solution.npu_partitions and found.baseline.npu_partitions:
         notes.append(
             f"Everything is on the CPU, {found.solution.ms:.3f} ms: the NPU would make it slower, "
