@@ -37,9 +37,9 @@ def write_atomically(path: Path, data: bytes, *, beside: Path | None = None) -> 
             was.
     """
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file")
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
     place = beside or path
     unfinished = place.with_name(f".{place.name}.tmp")
     try:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -169,3 +170,13 @@ def command_line(capsys):
         return (code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def onnx_cases():
+    """ONNX's own test cases of operators by name; the library makes those of the first call only, so all at once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the cases divide by zero on purpose
+        from onnx.backend.test.case.node import collect_testcases  # noqa: PLC0415 (makes every case)
+
+        return {case.name: case for case in collect_testcases(None)}
