@@ -86,7 +86,7 @@ def apply_exact(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell)
 
 def _trials(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell, rules: Sequence[Rule]) -> list[_Trial]:
     """Each of ``rules`` that fits."""
-    fitting = {c.rule for c in candidates(model)}
+    fitting = _fitting(model)
     found = []
     for rule in rules:
         if rule.name not in fitting:
@@ -101,13 +101,18 @@ def _trials(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell, rul
     return found
 
 
+def _fitting(model: onnx.ModelProto) -> frozenset[str]:
+    """Names of the rules that fit somewhere in ``model``."""
+    return frozenset(candidate.rule for candidate in candidates(model))
+
+
 def _together(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -> _Trial | None:
     """The exact rules after each of which the NPU refuses less, one after another; ``None`` for fewer than two."""
-    current, check = model, before
+    current, check, fitting = model, before, _fitting(model)
     names: list[str] = []
     nodes: dict[str, None] = {}
     for rule in RULES:
-        if rule.kind is not Kind.EXACT or not any(c.rule == rule.name for c in candidates(current)):
+        if rule.kind is not Kind.EXACT or rule.name not in fitting:
             continue
         applied = rule.apply(current)
         after = judge(applied.model)
@@ -115,6 +120,7 @@ def _together(model: onnx.ModelProto, before: Check, judge: Judge, tell: Tell) -
             tell(f"together with {rule.name}" if names else rule.name)
             nodes.update(dict.fromkeys(name for r in applied.replacements for name in r.before))
             current, check = applied.model, after
+            fitting = _fitting(current)
             names.append(rule.name)
     if len(names) < 2:
         return None

@@ -6,8 +6,8 @@ from types import MappingProxyType
 from runtime.npu.rules.call import MAX_ELEMENTS, MAX_WINDOW, Call, Opcode, Shape, opcode, require, window_output
 
 
-def _conv2d(call: Call) -> Shape:
-    batch, channels, height, width = image(call)
+def _grouped(call: Call, channels: int) -> tuple[int, list[int], tuple[int, ...], tuple[int, ...]]:
+    """What both convolutions keep: output channels, height and width of the kernel, strides and dilations."""
     group = call.integer("group", 1, channels)
     weight = call.constant("weight", "int8", (None, None, None, None))
     outputs, per_group, *kernel = weight.shape
@@ -17,6 +17,12 @@ def _conv2d(call: Call) -> Shape:
     call.scaling(outputs)
     call.clamp()
     strides, dilations = call.integers("strides", 2, 1, MAX_WINDOW), call.integers("dilations", 2, 1, MAX_WINDOW)
+    return outputs, kernel, strides, dilations
+
+
+def _conv2d(call: Call) -> Shape:
+    batch, channels, height, width = image(call)
+    outputs, kernel, strides, dilations = _grouped(call, channels)
     reach = tuple((size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True))
     pads = call.integers("pads", 4, 0, MAX_WINDOW)
     return like_image(call, batch, outputs, window_output((channels, height, width), reach, strides, pads))
@@ -25,15 +31,7 @@ def _conv2d(call: Call) -> Shape:
 def _conv_transpose2d(call: Call) -> Shape:
     _never_saturates(call)
     batch, channels, *size = image(call)
-    group = call.integer("group", 1, channels)
-    weight = call.constant("weight", "int8", (None, None, None, None))
-    outputs, per_group, *kernel = weight.shape
-    require(channels == per_group * group, f"weight takes {per_group} x {group} channels, the input has {channels}")
-    require(outputs % group == 0, f"{outputs} output channels do not divide into {group} groups")
-    call.bias(outputs)
-    call.scaling(outputs)
-    call.clamp()
-    strides, dilations = call.integers("strides", 2, 1, MAX_WINDOW), call.integers("dilations", 2, 1, MAX_WINDOW)
+    outputs, kernel, strides, dilations = _grouped(call, channels)
     pads = call.integers("pads", 4, 0, MAX_WINDOW)
     grown = [(size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 for i in (0, 1)]
     require(outputs * grown[0] * grown[1] <= MAX_ELEMENTS, f"its result {grown} has more than {MAX_ELEMENTS} elements")
