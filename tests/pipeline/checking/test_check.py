@@ -10,7 +10,9 @@ from smallmodels import model, target
 
 from pipeline.checking.check import Demands, check, place
 from pipeline.checking.nouns import Check
+from pipeline.cost.nouns import FREE
 from pipeline.errors import ModelError
+from pipeline.graph.fusion import units as fused_units
 from pipeline.graph.view import view
 from pipeline.placing.evaluate import npu_partitions
 from pipeline.targets.placement import by_rules
@@ -24,6 +26,8 @@ def every_placement(found):
     inputs = {t.wire for t in found.graph.inputs}
     outputs = {t.wire for t in found.graph.outputs}
     inside = {t.wire for u in units for n in u.nodes[:-1] for t in n.outputs}
+    names = {u.name for u in units}
+    apart = [(u[0].name, u[1].name) for u in fused_units(found.graph) if len(u) > 1 and u[1].name in names]
     best = None
     for bits in product((False, True), repeat=len(units)):
         on_npu = {u.name for u, bit in zip(units, bits, strict=True) if bit}
@@ -41,7 +45,8 @@ def every_placement(found):
             partitions = npu_partitions(found.priced.problem, devices)
         except ModelError:  # more partitions than the target takes
             continue
-        total = model.total(prices, on_npu, partitions, crossing).ms
+        free = {clamp: FREE for operator, clamp in apart if operator not in on_npu}
+        total = model.total(replace(prices, cpu={**prices.cpu, **free}), on_npu, partitions, crossing).ms
         best = total if best is None else min(best, total)
     return best
 
@@ -116,6 +121,17 @@ def test_a_clamp_that_the_npu_does_not_fuse_leaves_the_convolution_there():
     devices = {n.name: n.device for n in report.nodes}
     assert devices["Conv#2"] == "npu"
     assert devices["Clip"] == "cpu"
+
+
+def test_a_clamp_apart_from_its_convolution_costs_the_host_nothing():
+    graph, beside = view(swish_net()), host()
+    together, apart = (check("net", graph, target(name), beside) for name in ("snapdragon-855", "sapeon-x220"))
+    assert apart.cut.cpu_ms == pytest.approx(together.cut.cpu_ms)
+    on_host = check("net", graph, target("sapeon-x220"), beside, Demands(place={"Conv#2": "cpu"}))
+    on_npu = check("net", graph, target("sapeon-x220"), beside, Demands(place={"Conv#2": "npu"}))
+    clamps = [next(n for n in report.nodes if n.op == "Clip") for report in (on_host, on_npu)]
+    assert [clamp.device for clamp in clamps] == ["cpu", "cpu"]
+    assert clamps[0].ms == 0 < clamps[1].ms
 
 
 def test_a_fast_host_gets_everything():
