@@ -123,4 +123,4 @@ def test_a_float_model_has_nothing_to_compare(command, tmp_path):
     onnx.save(model("g (float[1,4] x) => (float[1,4] y) { y = Relu (x) }"), tmp_path / "float.onnx")
     code, _, err = command("float.onnx")
     assert code == 1
-    assert "its input is not quantized" in err
+    assert "float.onnx: its input x is not quantized" in err
