@@ -20,6 +20,7 @@ from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, Options, plan, run
 from pipeline.summary import RunSummary
+from runtime.text import printable
 
 THREADS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 """Unless the user sets them, before torch and numpy are imported: threads that wait for each other spinning make
@@ -233,14 +234,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(words, prog_name="pipeline")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_lines(error)}", file=sys.stderr)
         sys.exit(1)
     except GateMissedError as error:
-        print(f"gate missed: {error}", file=sys.stderr)
+        print(f"gate missed: {_lines(error)}", file=sys.stderr)
         sys.exit(3)
     except Interrupted as error:
         print(f"interrupted; continue with: {error}", file=sys.stderr)
         sys.exit(130)
+
+
+def _lines(error: Exception) -> str:
+    """What ``error`` says, for a terminal."""
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:

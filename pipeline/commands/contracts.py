@@ -1,5 +1,6 @@
 """``pipeline contracts``: how much of a quantized model moves between two integer contracts."""
 
+import io
 import json as jsonlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.commands.check import Targets, say
 from pipeline.errors import ModelError, UserError
+from pipeline.files import read_whole
 from runtime.text import printable
 
 if TYPE_CHECKING:
@@ -127,7 +129,7 @@ def _arrays(source: Path, graph: "Graph") -> Iterator[Mapping[str, NDArray[np.ge
         raise UserError("holds no .npy or .npz", where=source, fix="give a folder with arrays")
     for file in files:
         try:
-            content = np.load(file, allow_pickle=False)
+            content = np.load(io.BytesIO(read_whole(file)), allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot be read: {error}", where=file) from error
         arrays = {names[0]: content} if isinstance(content, np.ndarray) else dict(content)

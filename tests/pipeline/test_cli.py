@@ -337,3 +337,10 @@ def test_interruption_while_it_is_imported_is_exit_code_130(monkeypatch):
         entry.main()
     monkeypatch.undo()
     assert stop.value.code == 130
+
+
+def test_an_error_moves_no_cursor(command):
+    code, _, err = command("check", "a\x1b[2Jb.onnx", "--target", "conv-only")
+    assert code == 1
+    assert "\x1b" not in err
+    assert "a\\x1b[2Jb.onnx" in err
