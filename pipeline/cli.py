@@ -174,7 +174,9 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command("targets")
 def targets_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only this one: a target's name, or its YAML file.")
+    ] = None,
     *,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print its page; without a name, the table.")] = False,
     config: Annotated[Path, typer.Option(metavar="CONFIG", help="List the targets beside it.")] = Path("configs/_"),
@@ -184,7 +186,7 @@ def targets_command(
 
     folder = library.folder(config)
     names = library.names(folder) if name is None else (name,)
-    found = [library.load(library.find(each, folder)) for each in names]
+    found = [library.load(library.resolve(each, folder)) for each in names]
     if markdown:
         check.say(page.overview(found) if name is None else page.markdown(found[0]))
         return
