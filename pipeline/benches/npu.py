@@ -72,15 +72,15 @@ def rows(target: Target, exported: Path | None, picture: Path, progress: Progres
             progress.advance()
         yield from against_tflite(each)
         if sys.platform == "linux":
-            yield _memory(each)
+            yield memory(each)
         measured.append(each)
     yield from throughput.rows(measured[:-1], target, picture, progress)
 
 
 def against_ort(subject: Subject, threads: int) -> Row:
     """Host time by that of a QDQ session, after a comparison with the plain kernels."""
-    device, inputs = Device(subject.program, threads=threads), subject.integers()
-    same = _compared(f"{subject.name}, plain kernels", device.run(inputs), Device(subject.program, False).run(inputs))
+    device, inputs = subject.device(threads), subject.integers()
+    same = compared(f"{subject.name}, plain kernels", device.run(inputs), Device(subject.program, False).run(inputs))
     peer, real = subject.session(threads)
     times = contest(
         {"npu": repeated(partial(device.run, inputs), RUNS), "ort": repeated(partial(peer.run, None, real), RUNS)}
@@ -104,11 +104,11 @@ def against_tflite(subject: Subject) -> Iterator[Row]:
         "LiteRT's reference kernels": peers.litert(content),
         "tflite-micro": peers.micro(content, len(program.outputs)),
     }
-    device, inputs = Device(program, threads=1), subject.integers()
+    device, inputs = subject.device(1), subject.integers()
     feeds = [np.ascontiguousarray(channels_last(inputs[name])) for name in program.inputs]
     ours = {name: channels_last(value) for name, value in device.run(inputs).items()}
     for peer, run in both.items():
-        same = _compared(f"{subject.name}, {peer}", ours, dict(zip(program.outputs, run(feeds), strict=True)))
+        same = compared(f"{subject.name}, {peer}", ours, dict(zip(program.outputs, run(feeds), strict=True)))
         times = contest({"npu": repeated(partial(device.run, inputs), RUNS), "peer": partial(run, feeds)}, 3)
         npu, other = 1000 * min(times["npu"]) / RUNS, 1000 * min(times["peer"])
         how = f"host time, 1 thread, median of pairs; fastest {other:.0f} ms against {npu:.2f} ms; {same} differ"
@@ -120,7 +120,7 @@ def channels_last(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return np.moveaxis(array, 1, -1) if array.ndim == 4 else array
 
 
-def _compared(what: str, found: Tensors, expected: Tensors) -> str:
+def compared(what: str, found: Tensors, expected: Tensors) -> str:
     """``0 of N bytes``; raises ``ModelError`` where one differs."""
     differing = sum(int((found[name] != value).sum()) for name, value in expected.items())
     total = sum(value.nbytes for value in expected.values())
@@ -129,7 +129,7 @@ def _compared(what: str, found: Tensors, expected: Tensors) -> str:
     return f"0 of {total:,} bytes"
 
 
-def _memory(subject: Subject) -> Row:
+def memory(subject: Subject) -> Row:
     """Peak resident memory of a process that opens the model and runs it once; includes Python and the libraries."""
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "a.npup", Path(folder) / "a.onnx"

@@ -26,6 +26,7 @@ from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.targets.profile import Target
 from runtime.npu.contracts import find_contract
+from runtime.npu.device import Device
 from runtime.npu.program import Program
 from runtime.tensors import Tensors
 
@@ -54,6 +55,10 @@ class Subject:
             name: rng.integers(low, high + 1, specs[name].shape).astype(specs[name].dtype)
             for name in self.program.inputs
         }
+
+    def device(self, threads: int) -> Device:
+        """The simulated NPU with the program."""
+        return Device(self.program, threads=threads)
 
     def session(self, threads: int) -> tuple[ort.InferenceSession, dict[str, NDArray[np.float32]]]:
         """ONNX Runtime's session of the model, and random inputs for it."""

@@ -13,7 +13,6 @@ from pipeline.benches.timing import contest, repeated
 from pipeline.report.drawing import FIRST, SECOND, alone, blank, legend, style, svg
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
-from runtime.npu.device import Device
 
 BATCHES = (1, 2, 4, 8)
 THREADS = (1, 2)
@@ -55,7 +54,7 @@ def measure(one: Subject, target: Target, progress: Progress) -> Curve:
         inputs = many.integers()
         for threads in THREADS:
             session, real = many.session(threads)
-            device, count = Device(many.program, threads=threads), IMAGES // size
+            device, count = many.device(threads), IMAGES // size
             jobs = {
                 "simulated NPU": repeated(partial(device.run, inputs), count),
                 "ONNX Runtime int8": repeated(partial(session.run, None, real), count),
