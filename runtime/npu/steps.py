@@ -47,7 +47,8 @@ class Scaling:
         low: [C], smallest reachable accumulator.
         high: [C], largest reachable accumulator.
         bounds: smallest and largest output, relative to the output's zero point.
-        rounds_twice: whether the rule rounds to an integer before its shift to the right.
+        right: [C], exponents (0 or below) of the shift to the right that follows a first rounding; ``None`` for a rule
+            that rounds once.
         defined: whether the rule is defined on every reachable accumulator.
     """
 
@@ -56,7 +57,7 @@ class Scaling:
     low: Integers
     high: Integers
     bounds: tuple[int, int]
-    rounds_twice: bool = False
+    right: Integers | None = None
     defined: bool = True
 
     def levels(self) -> Integers:
@@ -80,7 +81,7 @@ def scaling(
         return contract.multiply(acc, multiplier[:, None], shift[:, None])
 
     factors = np.ldexp(multiplier.astype(np.float64), shift - contract.multiplier_bits)
-    return Scaling(rule, factors, *reach, bounds, double, bool(defined.all()))
+    return Scaling(rule, factors, *reach, bounds, np.minimum(shift, 0) if double else None, bool(defined.all()))
 
 
 def find_steps(scaled: Scaling) -> Integers:
@@ -176,8 +177,8 @@ def fit_corrected(scaled: Scaling, steps: Integers) -> CorrectedFormula | None:
 
 @dataclass(frozen=True)
 class LongFormula:
-    """In float64, every array [C]: with ``second``, ``round(floor(acc * first + 0.5) * second)``; without it
-    ``floor(acc * first + 0.5)`` where ``half_up``, else ``round(acc * first)``; ``round`` takes ties to even.
+    """In float64, every array [C]: ``near(acc * first)``, or with ``second`` ``round(near(acc * first) * second)``;
+    ``near(x)`` is ``floor(x + 0.5)`` where ``half_up``, else ``round(x)``, which takes ties to even and is sooner.
     """
 
     first: NDArray[np.float64]
@@ -187,20 +188,19 @@ class LongFormula:
     def evaluate(self, acc: Integers) -> NDArray[np.float64]:
         """The outputs for accumulators [C, K]."""
         value: NDArray[np.float64] = acc * self.first[:, None]
-        if self.second is not None:
-            value = np.floor(value + 0.5) * self.second[:, None]
-        rounded: NDArray[np.float64] = np.floor(value + 0.5) if self.half_up else np.rint(value)
-        return rounded
+        near: NDArray[np.float64] = np.floor(value + 0.5) if self.half_up else np.rint(value)
+        return near if self.second is None else np.rint(near * self.second[:, None])
 
 
 def fit_long(scaled: Scaling, steps: Integers) -> LongFormula | None:
     """The long formula, or ``None`` where none is the rule for some channel."""
     before, at, before_counts, at_counts = _sides(scaled, steps)
     levels, factors = scaled.levels()[None, :], scaled.factors
-    # A rule that rounds twice multiplies by m * 2**-31 in [1/2, 1), or more, and then shifts to the right.
-    right = np.minimum(np.frexp(factors)[1], 0)
-    candidates = [LongFormula(np.ldexp(factors, -right), np.ldexp(_NUDGE, right))] if scaled.rounds_twice else []
-    candidates += [LongFormula(factors, None, True), LongFormula(factors), LongFormula(factors * _NUDGE)]
+    candidates: list[LongFormula] = []
+    if scaled.right is not None:
+        twice = np.ldexp(factors, -scaled.right), np.ldexp(_NUDGE, scaled.right)
+        candidates += [LongFormula(*twice), LongFormula(*twice, half_up=True)]
+    candidates += [LongFormula(factors), LongFormula(factors * _NUDGE), LongFormula(factors, half_up=True)]
     for formula in candidates:
         good = (formula.evaluate(at) >= levels) | ~at_counts
         good &= (formula.evaluate(before) < levels) | ~before_counts
