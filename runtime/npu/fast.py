@@ -13,7 +13,7 @@ from runtime.npu.kernels.softmax import exponential_table, softmax_by_table
 from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
 from runtime.npu.lowering.host import integer_kernels_exact, open_session, prefers_unsigned
 from runtime.npu.lowering.values import Range
-from runtime.npu.onnx_writer import Port
+from runtime.npu.onnx_writer import Graph, Port
 from runtime.npu.plain import run_plain
 from runtime.npu.requantize import Integers
 from runtime.tensors import TensorSpec
@@ -212,7 +212,10 @@ class _Segment:
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
         held = any(self.builder.held_as(specs[name].dtype)[1] for name in outputs)
-        return [SessionStep(open_session(graph.model(), threads), tuple(self.inputs), outputs, held)]
+        model = graph.model()
+        self.builder.graph = Graph()  # nothing more is added: let go of the constants before the session copies them
+        del graph
+        return [SessionStep(open_session(model, threads), tuple(self.inputs), outputs, held)]
 
 
 def _alone(operation: Operation) -> Step:

@@ -20,8 +20,9 @@ output is on one side of its zero point (after a ReLU).
 Long formula (float64): the rule's one or two roundings one after the other; checked by evaluating the same operations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,19 +195,36 @@ class LongFormula:
 
 def fit_long(scaled: Scaling, steps: Integers) -> LongFormula | None:
     """The long formula, or ``None`` where none is the rule for some channel."""
-    before, at, before_counts, at_counts = _sides(scaled, steps)
-    levels, factors = scaled.levels()[None, :], scaled.factors
-    candidates: list[LongFormula] = []
+    return _fit_long([(scaled, steps)])
+
+
+def _fit_long(both: Sequence[tuple[Scaling, Integers]]) -> LongFormula | None:
+    for formulas in zip(*(_long_formulas(part) for part, _ in both), strict=True):
+        if all(_is_rule(formula, *each) for formula, each in zip(formulas, both, strict=True)):
+            second = (
+                None
+                if formulas[0].second is None
+                else np.concatenate([f.second for f in formulas if f.second is not None])
+            )
+            return LongFormula(np.concatenate([f.first for f in formulas]), second, formulas[0].half_up)
+    return None
+
+
+def _long_formulas(scaled: Scaling) -> list[LongFormula]:
+    """What may be the rule, the soonest first."""
+    factors, found = scaled.factors, []
     if scaled.right is not None:
         twice = np.ldexp(factors, -scaled.right), np.ldexp(_NUDGE, scaled.right)
-        candidates += [LongFormula(*twice), LongFormula(*twice, half_up=True)]
-    candidates += [LongFormula(factors), LongFormula(factors * _NUDGE), LongFormula(factors, half_up=True)]
-    for formula in candidates:
-        good = (formula.evaluate(at) >= levels) | ~at_counts
-        good &= (formula.evaluate(before) < levels) | ~before_counts
-        if good.all():
-            return formula
-    return None
+        found += [LongFormula(*twice), LongFormula(*twice, half_up=True)]
+    return [*found, LongFormula(factors), LongFormula(factors * _NUDGE), LongFormula(factors, half_up=True)]
+
+
+def _is_rule(formula: LongFormula, scaled: Scaling, steps: Integers) -> bool:
+    before, at, before_counts, at_counts = _sides(scaled, steps)
+    levels = scaled.levels()[None, :]
+    good = (formula.evaluate(at) >= levels) | ~at_counts
+    good &= (formula.evaluate(before) < levels) | ~before_counts
+    return bool(good.all())
 
 
 def fit_product(scaled: Scaling, steps: Integers) -> NDArray[np.float32] | None:
@@ -255,21 +273,47 @@ Formula = NDArray[np.float32] | CorrectedFormula | LongFormula
 """Short (its slopes), corrected or long."""
 
 
-def fit(scaled: Scaling, images: bool) -> Formula | None:
+Parts = Sequence[Scaling]
+"""Some channels each: all at once, with 255 steps in 64 bits several times, would take much memory."""
+
+T = TypeVar("T")
+
+
+def fit(parts: Parts, images: bool) -> Formula | None:
     """The cheapest formula that is proven, or ``None``; the corrected one is only for ``images`` [N, C, H, W]."""
-    if not scaled.defined:
+    if not all(part.defined for part in parts):
         return None
-    steps = find_steps(scaled)
-    short = fit_short(scaled, steps)
+    both = [(part, find_steps(part)) for part in parts]
+    short = _each(fit_short, both)
     if short is not None:
-        return short
-    corrected = fit_corrected(scaled, steps) if images else None
-    return fit_long(scaled, steps) if corrected is None else corrected
+        return np.concatenate(short)
+    corrected = _each(fit_corrected, both) if images else None
+    if corrected is not None:
+        columns = zip(*(vars(formula).values() for formula in corrected), strict=True)
+        return CorrectedFormula(*map(np.concatenate, columns))
+    return _fit_long(both)
 
 
-def fit_wide(scaled: Scaling) -> LongFormula | None:
+def fit_wide(parts: Parts) -> LongFormula | None:
     """The long formula for accumulators that float32 does not hold, or ``None``."""
-    return fit_long(scaled, find_steps(scaled)) if scaled.defined else None
+    return _fit_long([(part, find_steps(part)) for part in parts]) if all(part.defined for part in parts) else None
+
+
+def fit_slopes(parts: Parts) -> NDArray[np.float32] | None:
+    """``fit_product`` for all parts, or ``None``."""
+    slopes = _each(fit_product, ((part, find_steps(part)) for part in parts))
+    return None if slopes is None else np.concatenate(slopes)
+
+
+def _each(fitter: Callable[[Scaling, Integers], T | None], both: Iterable[tuple[Scaling, Integers]]) -> list[T] | None:
+    """What ``fitter`` finds for every part, or ``None`` where it finds none for one."""
+    found: list[T] = []
+    for part, steps in both:
+        one = fitter(part, steps)
+        if one is None:
+            return None
+        found.append(one)
+    return found
 
 
 def _sides(scaled: Scaling, steps: Integers) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -102,7 +102,7 @@ def _formula(operation: Operation, scaled: Scaling) -> Formula | None:
     fits = max(-int(scaled.low.min()), int(scaled.high.max())) < MAX_ACCUMULATOR
     if not fits or operation.contract.activations == "int16":
         return None
-    return fit(scaled, images=False)
+    return fit([scaled], images=False)
 
 
 def reduce_max(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value:
