@@ -201,12 +201,9 @@ def fit_long(scaled: Scaling, steps: Integers) -> LongFormula | None:
 def _fit_long(both: Sequence[tuple[Scaling, Integers]]) -> LongFormula | None:
     for formulas in zip(*(_long_formulas(part) for part, _ in both), strict=True):
         if all(_is_rule(formula, *each) for formula, each in zip(formulas, both, strict=True)):
-            second = (
-                None
-                if formulas[0].second is None
-                else np.concatenate([f.second for f in formulas if f.second is not None])
-            )
-            return LongFormula(np.concatenate([f.first for f in formulas]), second, formulas[0].half_up)
+            second = [formula.second for formula in formulas if formula.second is not None]
+            first = np.concatenate([formula.first for formula in formulas])
+            return LongFormula(first, np.concatenate(second) if second else None, formulas[0].half_up)
     return None
 
 

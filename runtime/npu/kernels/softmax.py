@@ -91,8 +91,7 @@ def reciprocals(total: Integers) -> tuple[Integers, Integers]:
 def softmax_by_table(operation: Operation, x: Values, table: Integers) -> Values:
     """As ``softmax``, of 8-bit values, with ``exponential_table(operation)``; all that it rounds is at least 0."""
     axis = operation.integer("axis")
-    index = np.subtract(x.max(axis=axis, keepdims=True), x, dtype=np.int16)
-    product = table[index]
+    product: Values = table[np.subtract(x.max(axis=axis, keepdims=True), x, dtype=np.int16)]
     total = ((product + (1 << _SUM_BITS >> 1)) >> _SUM_BITS).sum(axis=axis, keepdims=True)
     reciprocal, shift = reciprocals(total)
     product *= reciprocal
