@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import walkers
 from real_parts import Subscriber, broker, need, rtsp_server, wait_for
-from runs import Run, check_sinks_agree, middle
 from test_sources import write_video
+
+from runs import Run, check_sinks_agree, middle
 
 pytestmark = pytest.mark.drill
 

@@ -273,7 +273,7 @@ def test_bench_prints_a_table(monkeypatch, tiny_config, capsys):
 
     rows = (Row("bytes", "0", "differing"), Row("ms per frame", "12.5", "host"))
     monkeypatch.setattr(bundle, "bench", lambda config, folder, console: rows)
-    monkeypatch.setattr(npu, "rows", lambda target, model, console: [Row("ratio", "0.9", "of times")])
+    monkeypatch.setattr(npu, "rows", lambda target, model, picture, console: [Row("ratio", "0.9", "of times")])
     monkeypatch.setattr(check, "rows", lambda console: [Row("error", "1 %", "against silicon")])
     with pytest.raises(SystemExit):
         cli.main(["bench", str(tiny_config)])
