@@ -2,6 +2,7 @@
 
 from runtime.delegates.choice import summarize
 from runtime.delegates.failover import Health
+from runtime.extras import install
 from runtime.player import Summary
 from runtime.replay import Replay
 from runtime.session import Session
@@ -24,7 +25,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.dropped:
         lines.append(f"{summary.dropped} frames gave way to newer ones")
     if summary.tracks is None and summary.kind != "images":
-        lines.append("tracking and counting need: pip install supervision trackers")
+        lines.append(f"tracking and counting need: {install('video')}")
     if summary.delegate in ("npu", "plain"):
         lines.append(f"times are of this host: {summary.target} is simulated")
     else:
