@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle, Manifest
 from runtime.outputs import Counts, FrameResult
 from runtime.sources import missing_extra
-from runtime.status import SourceStatus
+from runtime.status import SourceStatus, age
 from runtime.streams.engine import Found
 from runtime.streams.opening import Opened
 from runtime.zones import Happening
@@ -51,6 +51,8 @@ class Summary:
         kind: ``video``, ``images`` or ``live``; images are not tracked.
         dropped: frames of a live source that gave way to newer ones.
         zones: visits by zone.
+        cold_start_s: how old the process was, in seconds, when the first frame's boxes were known; ``None`` where the
+            system does not say.
     """
 
     bundle: str
@@ -66,6 +68,7 @@ class Summary:
     kind: str = "video"
     dropped: int = 0
     zones: Mapping[str, Visits] = field(default_factory=dict)
+    cold_start_s: float | None = None
 
 
 class Player:
@@ -81,6 +84,7 @@ class Player:
         self._boxes = Counter(dict.fromkeys(bundle.manifest.labels, 0))
         self._visits: dict[str, list[float]] = {zone.name: [0, 0.0, 0] for zone in bundle.manifest.zones}
         self._opened = opened
+        self._cold_start_s: float | None = None
         self._last: FrameResult | None = None
 
     @property
@@ -99,6 +103,8 @@ class Player:
 
     def take(self, item: Found) -> FrameResult:
         """The next frame's result; ``happened`` is then what its tracks did."""
+        if self.frames == 0:
+            self._cold_start_s = age()
         ended = self._adopt(item.session.bundle)
         index, tracker, found = self.frames, self.tracker, item.found
         self.frames += 1
@@ -143,6 +149,7 @@ class Player:
         """Write the newest result into a status."""
         self._dropped = status.dropped = dropped
         status.boxes, status.counts, status.occupancy = len(result.found.scores), result.counts, result.occupancy
+        status.cold_start_s = self._cold_start_s
         status.tracks = 0 if self.tracker is None else self.tracker.seen
         if status.state == "connecting":
             status.state = "up"
@@ -168,6 +175,7 @@ class Player:
             kind=self._kind,
             dropped=self._dropped,
             zones={} if self.tracker is None else zones,
+            cold_start_s=self._cold_start_s,
         )
 
 

@@ -17,6 +17,10 @@ def summary_lines(summary: Summary) -> list[str]:
         f"{summary.source}: {summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f} per second)",
         f"boxes: {boxes}; {tracks}",
     ]
+    if summary.cold_start_s is not None:
+        lines.append(
+            f"cold start: {summary.cold_start_s:.2f} s from the start of the process to the first frame's boxes"
+        )
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
     lines += [
         f"zone {name}: {zone.visits} visits of {zone.dwell_s:.1f} s, {zone.most} at most"

@@ -55,6 +55,8 @@ def _sources(facts: Facts) -> Iterable[Metric]:
     yield each("frames_per_second", "gauge", "Results per second, smoothed.", [s.fps for s in sources])
     latencies = [None if s.latency_ms is None else s.latency_ms / 1e3 for s in sources]
     yield each("latency_seconds", "gauge", "From capture to result, smoothed.", latencies)
+    cold = [s.cold_start_s for s in sources]
+    yield each("cold_start_seconds", "gauge", "From the start of the process to the first frame's boxes.", cold)
     yield each("tracks_total", "counter", "Tracks seen.", [s.tracks for s in sources])
     crossed = [
         ({"source": s.name, "line": line, "direction": direction}, float(count))
