@@ -15,22 +15,13 @@ from runtime.sources import missing_extra
 from runtime.status import SourceStatus, age
 from runtime.streams.engine import Found
 from runtime.streams.opening import Opened
-from runtime.zones import Happening
+from runtime.zones import Happening, Visits
 
 if TYPE_CHECKING:
     from runtime.tracking import PeopleTracker
 
 TRACKING = ("supervision", "trackers")
 """Packages of the ``video`` extra that tracking, counting and drawing need."""
-
-
-@dataclass(frozen=True)
-class Visits:
-    """Visits of a zone that ended: how many, their mean length in seconds, and the most at a time."""
-
-    visits: int
-    dwell_s: float
-    most: int
 
 
 @dataclass(frozen=True)
@@ -151,16 +142,20 @@ class Player:
         status.boxes, status.counts, status.occupancy = len(result.found.scores), result.counts, result.occupancy
         status.cold_start_s = self._cold_start_s
         status.tracks = 0 if self.tracker is None else self.tracker.seen
+        status.visits = {} if self.tracker is None else self._zones()
         if status.state == "connecting":
             status.state = "up"
+
+    def _zones(self) -> dict[str, Visits]:
+        hours = self.time_s / 3600
+        return {
+            name: Visits(int(count), total / count if count else 0.0, int(most), count / hours if hours else 0.0)
+            for name, (count, total, most) in self._visits.items()
+        }
 
     def summary(self) -> Summary:
         """What was played so far."""
         seconds = time.perf_counter() - self._began
-        zones = {
-            name: Visits(int(count), total / count if count else 0.0, int(most))
-            for name, (count, total, most) in self._visits.items()
-        }
         return Summary(
             bundle=self._bundle.manifest.name,
             target=self._bundle.manifest.target,
@@ -174,7 +169,7 @@ class Player:
             counts={} if self.tracker is None else self.tracker.counts(),
             kind=self._kind,
             dropped=self._dropped,
-            zones={} if self.tracker is None else zones,
+            zones={} if self.tracker is None else self._zones(),
             cold_start_s=self._cold_start_s,
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.outputs import Counts
+from runtime.zones import Visits
 
 State = Literal["connecting", "up", "down", "ended", "broken"]
 
@@ -34,6 +35,7 @@ class SourceStatus:
         tracks: so far.
         counts: crossings so far, by line.
         occupancy: inside now, by zone.
+        visits: so far, by zone.
     """
 
     name: str
@@ -51,6 +53,7 @@ class SourceStatus:
     tracks: int = 0
     counts: Counts = field(default_factory=dict)
     occupancy: Mapping[str, int] = field(default_factory=dict)
+    visits: Mapping[str, Visits] = field(default_factory=dict)
 
 
 def age() -> float | None:

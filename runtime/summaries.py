@@ -23,7 +23,7 @@ def summary_lines(summary: Summary) -> list[str]:
         )
     lines += [f"line {name}: {count['in']} in, {count['out']} out" for name, count in summary.counts.items()]
     lines += [
-        f"zone {name}: {zone.visits} visits of {zone.dwell_s:.1f} s, {zone.most} at most"
+        f"zone {name}: {zone.visits} visits of {zone.dwell_s:.1f} s, {zone.per_hour:.0f} per hour, {zone.most} at most"
         for name, zone in summary.zones.items()
     ]
     if summary.dropped:
