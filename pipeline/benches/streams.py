@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def looped(opened: Bundle, model: bytes, video: Path, frames: int = FRAMES) -> f
     with av.open(str(video)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        tracker = PeopleTracker(manifest.lines, stream.average_rate or stream.base_rate, manifest.zones)
+        tracker = PeopleTracker(manifest.lines, Fraction(stream.average_rate or 25), manifest.zones)
         for frame, _ in zip(container.decode(stream), range(frames), strict=False):
             pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
             image, placement = fitted(pixels, manifest.preprocess.width, manifest.preprocess.height)
