@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide
 
 Shape = tuple[int, ...]
 
@@ -89,15 +89,7 @@ def raw_matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
 
 def matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """In float64, which is exact: the centred result's name, or ``None``."""
-    depth = operation.inputs[0].shape[-1]
-    corners = [depth * a * b for a in inputs[0].range for b in inputs[1].range]
-    zero, (low, high) = operation.output_zero(), operation.bounds()
-    scaled = scaling(
-        operation.contract,
-        (operation.constant("multiplier"), operation.constant("shift")),
-        (np.array([min(*corners, 0)]), np.array([max(*corners, 0)])),
-        (low - zero, high - zero),
-    )
+    scaled = integer.two_scaling(operation, inputs, operation.inputs[0].shape[-1])
     formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
     if formula is None:
         return None

@@ -11,7 +11,7 @@ from runtime.npu.kernels.pooling import averaged, fold_count, window_counts
 from runtime.npu.lowering import formulas
 from runtime.npu.lowering.values import Builder, Value
 from runtime.npu.requantize import Integers
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Formula, LongFormula, Scaling, fit, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, Formula, LongFormula, Scaling, fit, scaling
 
 
 def max_pool(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value:
@@ -73,7 +73,7 @@ def _placed(formula: Formula, places: NDArray[np.intp]) -> Formula:
     if isinstance(formula, LongFormula):
         second = None if formula.second is None else formula.second[places]
         return replace(formula, first=formula.first[places], second=second)
-    assert not isinstance(formula, CorrectedFormula)
+    assert isinstance(formula, np.ndarray)  # the others are for images, and for rules that round twice
     return formula[places]
 
 
