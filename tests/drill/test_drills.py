@@ -10,37 +10,22 @@ import time
 from pathlib import Path
 
 import pytest
-import walkers
 from real_parts import Subscriber, broker, need, rtsp_server, wait_for
+
 from runs import Run, check_sinks_agree, middle
-from test_sources import write_video
 
 pytestmark = pytest.mark.drill
-
-PAIRS = 40
-PER_PAIR = 6
-"""Events of a pair of figures: two crossings, two enters, two leaves."""
 
 CUTS, RESTARTS, KILLS, CAMERAS = 50, 10, 20, 8
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return walkers.write(tmp_path_factory.mktemp("walkers") / "walkers.npub")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("clip") / "walk.mp4", walkers.clip(PAIRS), rate=walkers.RATE)
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory, bundle, clip):
+def truth(tmp_path_factory, bundle, clip, many):
     """Every event of the clip, from a run that nothing disturbed."""
     run = Run(tmp_path_factory.mktemp("truth") / "run", bundle, "--source", clip).start()
     assert run.process.wait(120) == 0, run.log()
     events = check_sinks_agree(run)
-    assert len(events) == PAIRS * PER_PAIR
+    assert len(events) == many
     return events
 
 
