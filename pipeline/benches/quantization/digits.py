@@ -56,10 +56,10 @@ def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, progre
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     network.train()
     for _ in range(EPOCHS):
-        for batch in torch.randperm(len(images), generator=generator).split(BATCH):
+        for batch in torch.split(torch.randperm(len(images), generator=generator), BATCH):
             loss = cross_entropy(network(torch.stack([moved(each) for each in images[batch]])), labels[batch])
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
         progress.advance()
@@ -68,12 +68,13 @@ def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, progre
 
 def mobilenet_v2() -> nn.Module:
     """MobileNetV2 of half width, clamped at 6."""
-    return models.mobilenet_v2(num_classes=10, width_mult=0.5)
+    network: nn.Module = models.mobilenet_v2(num_classes=10, width_mult=0.5)
+    return network
 
 
 def mobilenet_v3() -> nn.Module:
     """MobileNetV3-small: HardSwish, squeeze and excitation."""
-    network = models.mobilenet_v3_small(num_classes=10)
+    network: nn.Module = models.mobilenet_v3_small(num_classes=10)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1  # torchvision's 0.01 is for long trainings

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 
 from pipeline.benches.quantization.cases import Case, Outputs, Real
 from pipeline.benches.quantization.contenders import TARGETS, Scheme
+from pipeline.benches.quantization.whole import as_compiled
 from pipeline.errors import UserError
 from pipeline.graph.opening import open_model
 from pipeline.quantize.engine import Engine
@@ -56,13 +58,18 @@ def reference(case: Case) -> Reference:
 def judge(case: Case, real: Reference, path: Path, scheme: Scheme) -> Judgement:
     """The QDQ file ``path``, made from the model of ``case``, whose float figures are ``real``."""
     try:
-        engine = Engine(open_model(path).model, library.load(SHIPPED / f"{TARGETS[scheme]}.yaml"))
+        engine = Engine(shaped(as_compiled(open_model(path).model)), library.load(SHIPPED / f"{TARGETS[scheme]}.yaml"))
         outputs: Sequence[Outputs] = [engine.run(each) for each in case.inputs]
     except UserError as error:
         outputs = list(_run(path, case.inputs))
         return Judgement(case.points(outputs), _sqnr(real.outputs, outputs), "onnxruntime", None, str(error))
     floats = sum(len(unit.nodes) for unit in engine.units if unit.program is None)
     return Judgement(case.points(outputs), _sqnr(real.outputs, outputs), "engine", floats)
+
+
+def shaped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with the shapes and types of all its tensors."""
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
 def _run(path: Path, inputs: Sequence[Real]) -> Iterator[Outputs]:
