@@ -4,22 +4,20 @@ Sources: tensorflow/tflite-micro at 90b983c, ``logistic_common.cc``, ``tanh.cc``
 (``gen_lut``). Other functions have no int16 kernel there.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compile.fold import fold, scale
-from pipeline.compile.operators.lowering import Lowering, Made
+from pipeline.compile.operators.lowering import Constants, Lowering, Made
 from pipeline.errors import ModelError
+from pipeline.graph.view import Node
+from runtime.npu.program import Attribute
 from runtime.npu.rules.elementwise import LOOKUP_ENTRIES, WIDE_OUTPUT
 from runtime.tensors import TensorSpec
 
 Single = NDArray[np.float32]
-
-WIDE_FUNCTIONS = frozenset({"LeakyRelu", "Sigmoid", "Tanh"})
-"""Functions that TensorFlow Lite has a kernel of for int16."""
 
 _STEP = 4096 * 3.0
 """Sigmoid and tanh look up their input in 1/12288."""
@@ -55,19 +53,21 @@ def input_factor(where: str, step: float, doubles: bool) -> tuple[int, int]:
 
 
 def leaky_relu(op: Lowering) -> list[Made]:
-    """LeakyRelu as PReLU with the slope 1: the second factor holds ``alpha`` (``leaky_relu_common.cc``, in float32)."""
-    alpha, step = np.float32(op.node.attributes.get("alpha", 0.01)), np.float32(scale(op.output))
-    source = np.float32(scale(op.source))
-    dtype = op.contract.activations
-    slope = TensorSpec(f"{op.node.name} slope", (1,), dtype, 1.0, 0)
-    value = np.array([-1 if alpha < 0 else 1], dtype)
-    factors = float(source / step), float(np.abs(np.float32(source * alpha) / step))
-    made = op.instruction("constant", {}, {"value": value}, clamp=False, inputs=(), output=slope.name)
-    constants = fold(op.node, factors, op.contract)
-    return [
-        Made(made, slope),
-        Made(op.instruction("prelu", {}, constants, inputs=(op.source.wire, slope.name))),
-    ]
+    """LeakyRelu as PReLU with the slope 1: the second factor holds ``alpha``, which is above 0.
+
+    Both factors are float64, as tflite-micro's results have them; LiteRT's are float32.
+    """
+    source, result = scale(op.source), scale(op.output)
+    slope = TensorSpec(f"{op.node.name} slope", (1,), op.contract.activations, 1.0, 0)
+    value = {"value": np.ones(1, op.contract.activations)}
+    first = op.instruction("constant", {}, value, clamp=False, inputs=(), output=slope.name)
+    constants = fold(op.node, (source / result, source * leak(op.node) / result), op.contract)
+    return [Made(first, slope), Made(op.instruction("prelu", {}, constants, inputs=(op.source.wire, slope.name)))]
+
+
+def leak(node: Node) -> float:
+    """The slope of a LeakyRelu below 0, as float32 has it."""
+    return float(np.float32(node.attributes.get("alpha", 0.01)))  # type: ignore[arg-type]
 
 
 def softmax(op: Lowering) -> list[Made]:
@@ -84,14 +84,14 @@ def lookup_table(function: Callable[[Single], Single], low: float, high: float) 
     Each sample is moved against half of what the line to the next one misses the function by in the middle.
     """
     steps = LOOKUP_ENTRIES - 1
-    step, one = np.float32((high - low) / steps), np.float32(2**15)
-    at = np.float32(low) + np.arange(steps, dtype=np.float32) * step
-    sample, following = _away(function(at) * one), function(np.float32(low) + np.arange(1, steps + 1, dtype=np.float32) * step)
-    middle = _away(function(at + step / np.float32(2)) * one)
-    line = _away((following * one + sample) / np.float32(2))
-    moved = sample - _away((line - middle) / np.float32(2))
+    step, one, two = np.float32((high - low) / steps), np.float32(2**15), np.float32(2)
+    ends = np.float32(low) + np.arange(steps + 1, dtype=np.float32) * step
+    sample, following = _away(function(ends[:-1]) * one), function(ends[1:]) * one
+    middle = _away(function(ends[:-1] + step / two) * one)
+    moved = sample - _away((_away((following + sample) / two) - middle) / two)
     last = _away(function(np.array([high], np.float32)) * one)
-    return np.clip(np.concatenate([moved, last]), -(2**15), 2**15 - 1).astype(np.int16)
+    table: NDArray[np.int16] = np.clip(np.concatenate([moved, last]), -(2**15), 2**15 - 1).astype(np.int16)
+    return table
 
 
 def _reciprocal(x: Single) -> Single:
@@ -106,7 +106,7 @@ def _away(x: Single) -> Single:
     return whole + np.where(np.abs(x - whole) >= np.float32(0.5), np.sign(x), np.float32(0))
 
 
-def _fixed(op: Lowering, opcode: str, attributes: dict[str, int], constants: dict[str, NDArray[np.generic]]) -> list[Made]:
+def _fixed(op: Lowering, opcode: str, attributes: Mapping[str, Attribute], constants: Constants) -> list[Made]:
     output, (step, zero) = op.spec(op.output), WIDE_OUTPUT
     if (output.scale, output.zero_point) == WIDE_OUTPUT:
         return op.one(opcode, attributes, constants, clamp=False)
@@ -114,3 +114,11 @@ def _fixed(op: Lowering, opcode: str, attributes: dict[str, int], constants: dic
     first = op.instruction(opcode, attributes, constants, clamp=False, output=fixed.name)
     rescale = fold(op.node, (op.contract.ratio((step,), scale(op.output)),), op.contract)
     return [Made(first, fixed), Made(op.instruction("requantize", {}, rescale, inputs=(fixed.name,)))]
+
+
+FUNCTIONS: Mapping[str, Callable[[Lowering], list[Made]]] = {
+    "LeakyRelu": leaky_relu,
+    "Sigmoid": sigmoid,
+    "Tanh": sigmoid,
+}
+"""Operator to its lowering; TensorFlow Lite has no other function of int16."""

@@ -78,5 +78,6 @@ def softmax_tables(operation: Operation, inputs: tuple[Values, ...]) -> Values:
 def lookup_513(table: Integers, values: Integers) -> Integers:
     """``table`` interpolated at int16 ``values``: between entries 128 apart, rounded half up."""
     index, offset = 256 + (values >> 7), values & 127
-    low: Integers = table[index]
-    return low + (((table[index + 1] - low) * offset + 64) >> 7)
+    low = table[index]
+    found: Integers = low + (((table[index + 1] - low) * offset + 64) >> 7)
+    return found

@@ -123,7 +123,10 @@ def _floating(builder: Builder, operation: Operation, source: Value, products: P
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     low, high = integer.reach(weight, source.range)
     scaled = integer.products_scaling(operation, source.range)
-    int16, partial = source.spec.dtype == "int16", max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
+    int16, partial = (
+        source.spec.dtype == "int16",
+        max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max())),
+    )
     if int16 or partial >= MAX_ACCUMULATOR:
         made = _wide(builder, operation, source, products, scaled)
     else:
@@ -162,9 +165,7 @@ def _along(operation: Operation) -> Shape:
     return (1,) * (len(operation.output.shape) - 1) + (channels,)
 
 
-def _wide(
-    builder: Builder, operation: Operation, source: Value, products: Products, scaled: Scaling
-) -> str | None:
+def _wide(builder: Builder, operation: Operation, source: Value, products: Products, scaled: Scaling) -> str | None:
     """As ``_floating`` for sums beyond float32, which are added up in float64 with the bias."""
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     if source.spec.dtype == "int16":

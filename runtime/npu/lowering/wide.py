@@ -45,7 +45,11 @@ def halves(builder: Builder, value: Value) -> list[tuple[str, float]]:
 
 
 def total(
-    builder: Builder, weight: NDArray[np.generic], parts: list[tuple[str, float]], pieces: list[slice], products: Products
+    builder: Builder,
+    weight: NDArray[np.generic],
+    parts: list[tuple[str, float]],
+    pieces: list[slice],
+    products: Products,
 ) -> str:
     """The float64 sums of products of ``parts`` with ``weight``, each times what it counts for.
 

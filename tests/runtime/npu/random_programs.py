@@ -56,7 +56,10 @@ class Maker:
         rule = self.contract.of(opcode)
         pairs = [rule.quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
         dtype = np.int64 if rule.multiplier_bits > 31 else np.int32
-        return {"multiplier": np.array([m for m, _ in pairs], dtype), "shift": np.array([e for _, e in pairs], np.int32)}
+        return {
+            "multiplier": np.array([m for m, _ in pairs], dtype),
+            "shift": np.array([e for _, e in pairs], np.int32),
+        }
 
     def clamp(self):
         if self.rng.random() < 0.6:
@@ -133,14 +136,18 @@ class Maker:
         leading = (1,) if self.rng.random() < 0.5 else (2, 3)
         x, y = self.spec("x", (*leading, features)), self.spec("y", (*leading, outputs))
         constants = {"weight": self.weight(outputs, features), "bias": self.bias(outputs)}
-        return self.single("fully_connected", [x], y, self.clamp(), {**constants, **self.of("conv2d", self.factor(outputs))})
+        return self.single(
+            "fully_connected", [x], y, self.clamp(), {**constants, **self.of("conv2d", self.factor(outputs))}
+        )
 
     def matmul(self):
         m, k, n = self.rng.integers(1, 9, 3).tolist()
         batch = [(), (2,), (2, 3)][self.rng.integers(3)]
         shapes = [(*batch, m, k), (k, n) if self.rng.random() < 0.3 else (*batch, k, n)]
         a, b = (self.spec(name, shape) for name, shape in zip("ab", shapes, strict=True))
-        return self.single("matmul", [a, b], self.spec("y", (*batch, m, n)), self.clamp(), self.of("matmul", self.factor()))
+        return self.single(
+            "matmul", [a, b], self.spec("y", (*batch, m, n)), self.clamp(), self.of("matmul", self.factor())
+        )
 
     def _two(self, opcode, like=None, **more):
         shape = (1, 4, *self.rng.integers(1, 20, 2).tolist())

@@ -162,7 +162,9 @@ def test_product_of_matrices(runner):
         a, b, y = (spec(name, (1, 2, *s), scale(rng)) for name, s in zip("aby", ((m, k), (k, n), (m, n)), strict=True))
         real = float(rng.choice([2.0**-16, 2.0**-12, 0.3, rng.uniform(1e-5, 1e-3)]))
         y = replace(y, scale=float(np.float32(a.scale * b.scale / real)))
-        product = a.scale * b.scale if runner is run_micro else float(np.float32(a.scale * b.scale))  # LiteRT's is float32
+        product = (
+            a.scale * b.scale if runner is run_micro else float(np.float32(a.scale * b.scale))
+        )  # LiteRT's is float32
         item = program("matmul", [a, b], y, clamp(), factors("matmul", product / y.scale))
         tensors = [entry(t, layout=False) for t in (a, b, y)]
         content = model("BATCH_MATMUL", tensors, [0, 1], 2, options("BatchMatMulOptions"))
@@ -265,7 +267,6 @@ REDUCTIONS = [
 """tflite-micro has no int16 extremes; LiteRT's int16 sums do not rescale."""
 
 
-
 @pytest.mark.parametrize(("opcode", "runner"), REDUCTIONS)
 def test_reductions(opcode, runner):
     rng = np.random.default_rng(12)
@@ -343,7 +344,12 @@ def moved(rng):
     starts = tuple(int(rng.integers(s)) for s in shape)
     sizes = tuple(int(rng.integers(1, s - start + 1)) for s, start in zip(shape, starts, strict=True))
     attributes = {"starts": starts, "steps": (1, 1, 1, 1)}
-    yield program("slice", [x], spec("y", sizes, 0.001), attributes), "SLICE", [integers(*starts), integers(*sizes)], "Slice"
+    yield (
+        program("slice", [x], spec("y", sizes, 0.001), attributes),
+        "SLICE",
+        [integers(*starts), integers(*sizes)],
+        "Slice",
+    )
     other = spec("z", [s + 1 if i == axis else s for i, s in enumerate(shape)], 0.001)
     joined = spec("y", [2 * s + 1 if i == axis else s for i, s in enumerate(shape)], 0.001)
     fields = {"axis": axis}
