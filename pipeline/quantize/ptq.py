@@ -102,9 +102,7 @@ def _converted(
     return found
 
 
-def _range(
-    graph: Graph, tensor: Tensor, histogram: Histogram, scheme: Scheme, choose: Choosing, dtype: str
-) -> Range:
+def _range(graph: Graph, tensor: Tensor, histogram: Histogram, scheme: Scheme, choose: Choosing, dtype: str) -> Range:
     # The network's input is what preprocessing makes of 0..255; nothing of it may be clipped.
     wide = dtype == "int16"
     own = "minmax" if wide or graph.producer(tensor.name) is None else choose.choice

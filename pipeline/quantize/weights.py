@@ -73,9 +73,7 @@ def channel_bias(node: Node) -> NDArray[np.float64] | None:
     return np.broadcast_to(values.reshape(-1), (channels,))
 
 
-def _encode(
-    nodes: Sequence[Node], sources: Mapping[str, float], scheme: Scheme, least_error: bool
-) -> WeightEncoding:
+def _encode(nodes: Sequence[Node], sources: Mapping[str, float], scheme: Scheme, least_error: bool) -> WeightEncoding:
     axes = {channel_axis(n) if scheme.per_channel.get(n.op, False) else None for n in nodes}
     axis = axes.pop() if len(axes) == 1 else None
     values = nodes[0].required(1).real.astype(np.float64)

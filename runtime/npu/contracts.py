@@ -2,9 +2,10 @@
 
 A contract's name is that of a preset, with modifiers where a chip differs from it: ``tflite-r1``, ``tflite-r2+uint8``,
 ``pot-r9-half-up+acc16``. Only combinations that some documented runtime or chip has are legal; any other one is an
-error that names the nearest. Two names joined by a slash, ``tflite-r1/tflite-r8``, are a chip that computes in both types:
-each instruction by the contract of its output's type. Common to all: ``real = scale * (q - zero_point)``, symmetric int8 weights, padding counts
-as zero (that is, as the zero point), the output's zero point is added after rounding, then the output is clamped.
+error that names the nearest. Two names joined by a slash, ``tflite-r1/tflite-r8``, are a chip that computes in both
+types: each instruction by the contract of its output's type. Common to all: ``real = scale * (q - zero_point)``,
+symmetric int8 weights, padding counts as zero (that is, as the zero point), the output's zero point is added after
+rounding, then the output is clamped.
 The arithmetic itself is in ``runtime.npu.requantize``.
 """
 

@@ -12,8 +12,8 @@ from runtime.npu.requantize import Integers, divide_half_up
 
 _ENTRIES = 256
 _ONE_ABOVE = (
-    4, 8, 12, 14, 15, 16, 17, 19, 20, 21, 22, 25, 27, 28, 29, 30, 31, 33, 34, 35, 37, 39, 40, 41, 43, 44, 45, 46, 49, 50,
-    54, 62, 63, 64, 66, 82, 86, 93, 100, 103, 112, 116, 135, 255,
+    4, 8, 12, 14, 15, 16, 17, 19, 20, 21, 22, 25, 27, 28, 29, 30, 31, 33, 34, 35, 37, 39, 40, 41, 43, 44, 45, 46, 49,
+    50, 54, 62, 63, 64, 66, 82, 86, 93, 100, 103, 112, 116, 135, 255,
 )  # fmt: skip
 """Where the reference's table is one above the nearest integer, as its results show."""
 

@@ -1,11 +1,12 @@
 """int16 activations: sums of products by halves of 8 bits in float32, everything else in integers of 64 bits.
 
-``x = 256 * high + low`` with both halves in [-128, 128]: a convolution of each is exact in float32 as one of int8 is, and
-float64 holds their sum. Requantization needs no search for a formula then: with one rounding, the product of accumulator
-and multiplier is exact in float64 wherever the output is not saturated; double rounding is done in int64.
+``x = 256 * high + low`` with both halves in [-128, 128]: a convolution of each is exact in float32 as one of int8 is,
+and float64 holds their sum. Requantization needs no search for a formula then: with one rounding, the product of
+accumulator and multiplier is exact in float64 wherever the output is not saturated; two roundings are done in int64.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def exact_pieces(weight: NDArray[np.generic], range_: Range) -> list[slice] | No
     low, high = reach(weight, range_)
     count = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
     ends = np.linspace(0, weight.shape[1], min(count, weight.shape[1]) + 1).astype(int).tolist()
-    found = [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    found = [slice(start, end) for start, end in pairwise(ends)]
     for piece in found:
         low, high = reach(weight[:, piece], range_)
         if max(-int(low.min()), int(high.max())) >= MAX_ACCUMULATOR:

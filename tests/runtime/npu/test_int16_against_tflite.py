@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from npu_programs import feeds, scaling, single
+from npu_programs import single
 from tflite_cases import differing, pads_of, window
 from tflite_models import PADDING, Tensor, model, options, run_litert, run_micro
 
@@ -196,7 +196,6 @@ def test_two_inputs(runner, opcode):
 @both
 @pytest.mark.parametrize("opcode", ["maximum", "minimum"])
 def test_extremes(runner, opcode):
-    rng = np.random.default_rng(18)
     for case in range(20):
         a, b, y = (spec(name, (1, 3, 5, 5), 0.001) for name in "aby")
         item = program(opcode, [a, b], y)
