@@ -101,3 +101,26 @@ class Net:
         """With every tensor as output."""
         names = tuple(item.output for item in self.items)
         return Program("test", self.contract.name, {}, tuple(self.tensors), ("image",), names, tuple(self.items))
+
+
+def both_types():
+    """int8 in and out, int16 in between: every opcode that only int16 has, and both conversions."""
+    contract, rng = find_contract("tflite-r1/tflite-r8"), np.random.default_rng(5)
+    wide = contract.by_type("int16")
+    x, y = spec("x", (1, 4, 5, 6), 0.05, 3), spec("y", (1, 4, 5, 6), 1 / 256, -128)
+    shapes = {"w": 0.05 / 128, "c": 0.0003, "s": 1 / 32768, "t": 1 / 32768, "p": 1 / 32768}
+    tensors = {n: replace(spec(n, x.shape, step), dtype="int16") for n, step in shapes.items()} | {"x": x, "y": y}
+    limits, short = clamp(*wide.limits), {"strides": (1, 1), "pads": (0, 0, 0, 0), "dilations": (1, 1), "group": 1}
+    weight = rng.integers(-127, 128, (4, 4, 1, 1)).astype(np.int8)
+    products = {"weight": weight, "bias": rng.integers(-(2**20), 2**20, 4), **scaling([1e-3] * 4, wide.of("conv2d"))}
+    rising = np.sort(rng.integers(1, 2**15, 513)).astype(np.int16)
+    tables = {"exp": rising, "reciprocal": rising[::-1].copy(), **scaling(2.0, wide)}
+    items = (
+        Instruction("requantize", "widen", ("x",), "w", limits, scaling(128.0, wide)),
+        Instruction("conv2d", "conv", ("w",), "c", {**short, **limits}, products),
+        Instruction("sigmoid", "sigmoid", ("c",), "s", {"factor": 15099, "right_shift": 12}),
+        Instruction("tanh", "tanh", ("s",), "t", {"factor": 24576, "right_shift": 16}),
+        Instruction("softmax_tables", "softmax", ("t",), "p", {"axis": 1}, tables),
+        Instruction("requantize", "narrow", ("p",), "y", clamp(), scaling(1 / 128)),
+    )
+    return Program("test", contract.name, {}, tuple(tensors.values()), ("x",), ("y",), items)
