@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from npu_networks import Net
 from npu_programs import clamp, feeds, network, program, scaling, scheduled, single, spec
+from test_tiles import CASES
 
 from runtime.errors import ProgramError
 from runtime.npu.device import Device
@@ -39,6 +40,17 @@ def test_any_plan_gives_the_bits_of_int16_kernels(sram):
     specs = {t.name: t for t in item.tensors}
     held = [b for b in planned.schedule.buffers if b.holds == "tensor"]
     assert all(b.bytes == 2 * np.prod(specs[b.name].shape) for b in held)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_opcode_in_tiles_gives_the_bits_of_its_kernel(name):
+    """In 700 bytes, where no input and output lie beside each other; parameters that are too large are used outside."""
+    item = CASES[name]
+    expected = Device(item, fast=False).run(feeds(item))
+    for sram in (256, 700):
+        assert same(Machine(scheduled(item, sram)).run(feeds(item)), expected)
+    large = name in ("conv2d", "grouped conv2d", "lookup", "resize_linear")
+    assert scheduled(item, 700).schedule.unstaged() == ((0,) if large else ())
 
 
 def test_small_memories_make_tiles_spills_and_stores_of_tiles():
