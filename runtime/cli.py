@@ -54,7 +54,7 @@ bits); ort:PROVIDER[,OPTION=VALUE]: a processor that ONNX Runtime knows, as ort:
 first of those that is here, else npu"""
 
 INJECT_HELP = f"""a fault of the simulated NPU for a drill, FAULT@FRAME or FAULT@FRAME+FRAMES, several times; faults
-are {", ".join(KINDS)}"""
+are {", ".join(KINDS)}; load stands for the frame before the first, in which programs are put on the device"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,7 +123,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of each source")
     _add_delegate(parser)
     add_options(parser)
-    parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
+    _add_faults(parser)
     parser.add_argument(
         "--watch", action="store_true", help="take over a new bundle when its file changes, or comes by POST /bundle"
     )
@@ -210,14 +210,19 @@ def _info(words: Sequence[str]) -> int:
 
 
 def _selftest(words: Sequence[str]) -> int:
-    """``npu-run selftest BUNDLE``: 1 when a tensor is not as near as its partition asks."""
+    """``npu-run selftest BUNDLE``: 1 when a tensor is not as near as its partition asks; vectors count as frames."""
     parser = _bundle_parser("selftest", "Replay a bundle's golden vectors, partition by partition.")
     _add_delegate(parser)
+    _add_faults(parser)
     options = parser.parse_args(words)
-    session = Session(read_options(options).open(options.bundle), options.delegate, strict=options.strict)
+    bundle = read_options(options).open(options.bundle)
+    supervisor = Supervisor(Chip(options.inject), _say) if options.inject else None
+    session = Session(bundle, options.delegate, strict=options.strict, supervisor=supervisor)
     result = replay_session(session)
+    health = None if supervisor is None else supervisor.health()
     facts = {**dataclasses.asdict(result), "passed": result.passed}
-    _print(options.json, facts, lambda: _selftest_lines(session, result))
+    facts |= {} if health is None else {"health": dataclasses.asdict(health)}
+    _print(options.json, facts, lambda: [*_health_lines(health), *_selftest_lines(session, result)])
     return 0 if result.passed else 1
 
 
@@ -256,6 +261,10 @@ def _bundle_parser(command: str, description: str) -> argparse.ArgumentParser:
 def _add_delegate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delegate", type=_delegate, default="npu", metavar="D", help=DELEGATE_HELP)
     parser.add_argument("--strict", action="store_true", help="refuse when an operator would fall back to the CPU")
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
 
 
 def _delegate(text: str) -> str:
