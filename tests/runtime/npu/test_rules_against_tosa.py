@@ -60,7 +60,10 @@ def test_average_pool(tmp_path, contract):
         x = spec("x", (1, 3, *sides), 0.1, zero)
         size = [(sides[i] + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i in (0, 1)]
         item = single(
-            "average_pool", [x], spec("y", (1, 3, *size), 0.1, zero), dict(kernel=kernel, strides=strides, pads=pads)
+            "average_pool",
+            [x],
+            spec("y", (1, 3, *size), 0.1, zero),
+            {"kernel": kernel, "strides": strides, "pads": pads},
         )
         items.append(replace(item, contract=contract))
         n = len(items) - 1
