@@ -59,12 +59,8 @@ def test_average_pool(tmp_path, contract):
         zero = int(rng.choice([-128, 127, 0, *rng.integers(-128, 128, 3)]))
         x = spec("x", (1, 3, *sides), 0.1, zero)
         size = [(sides[i] + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i in (0, 1)]
-        item = single(
-            "average_pool",
-            [x],
-            spec("y", (1, 3, *size), 0.1, zero),
-            {"kernel": kernel, "strides": strides, "pads": pads},
-        )
+        y, attributes = spec("y", (1, 3, *size), 0.1, zero), {"kernel": kernel, "strides": strides, "pads": pads}
+        item = single("average_pool", [x], y, attributes)
         items.append(replace(item, contract=contract))
         n = len(items) - 1
         given[f"x{n}"] = np.ascontiguousarray(np.moveaxis(feeds(item, case)["x"], 1, -1))
