@@ -57,19 +57,6 @@ class TableStep:
 
 
 @dataclass(frozen=True)
-class SoftmaxStep:
-    """A softmax of 8-bit values, with a table of its exponentials."""
-
-    operation: Operation
-    table: Integers
-
-    def run(self, values: MutableMapping[str, Values]) -> None:
-        """See ``Step``."""
-        item = self.operation.instruction
-        values[item.output] = softmax_by_table(self.operation, values[item.inputs[0]], self.table)
-
-
-@dataclass(frozen=True)
 class WideTableStep:
     """One instruction from or to int16 as a table of all its outputs, indexed by the input's bits."""
 
@@ -80,6 +67,19 @@ class WideTableStep:
     def run(self, values: MutableMapping[str, Values]) -> None:
         """See ``Step``."""
         values[self.name] = np.take(self.table, values[self.source].view(f"u{values[self.source].itemsize}"))
+
+
+@dataclass(frozen=True)
+class SoftmaxStep:
+    """A softmax of 8-bit values, with a table of its exponentials."""
+
+    operation: Operation
+    table: Integers
+
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``."""
+        item = self.operation.instruction
+        values[item.output] = softmax_by_table(self.operation, values[item.inputs[0]], self.table)
 
 
 @dataclass(frozen=True)

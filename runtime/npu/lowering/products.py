@@ -122,18 +122,18 @@ def _floating(builder: Builder, operation: Operation, source: Value, products: P
     bias, sequence = operation.constant("bias"), _is_sequence(operation)
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     low, high = integer.reach(weight, source.range)
-    parts = integer.products_scaling(operation, source.range)
+    scalings = integer.products_scaling(operation, source.range)
     partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
     if source.spec.dtype == "int16" or partial >= MAX_ACCUMULATOR:
-        made = _wide(builder, operation, source, products, parts)
+        made = _wide(builder, operation, source, products, scalings)
     else:
         x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
-        formula = fit(parts, images=weight.ndim == 4)
+        formula = fit(scalings, images=weight.ndim == 4)
         if formula is None:
             return None
         extra = formula.bias if isinstance(formula, CorrectedFormula) else np.float32(0)
         acc = products(x, weight.astype(np.float32), bias.astype(np.float32) + extra)
-        made = formulas.scale(builder, acc, formula, parts[0].bounds, shape)
+        made = formulas.scale(builder, acc, formula, scalings[0].bounds, shape)
     if made is None or not sequence:
         return made
     return builder.node("Reshape", [made, builder.constant(np.array(operation.output.shape))])
