@@ -109,6 +109,7 @@ class QuantizeConfig(Section):
     percentile: float = Field(99.99, gt=50, le=100, description="of the values kept, when range is percentile")
     preset: Literal["fast", "balanced", "best"] | None = Field(None, description="how much to try")
     recipe: Path | None = Field(None, description="a YAML file that says what to try; comes before preset")
+    budget: Ceiling | None = Field(None, description="seconds after which no other trial is begun; any time unless set")
     error_images: Count = Field(4, description="calibration images for the per-layer error table")
 
 

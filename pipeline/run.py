@@ -4,7 +4,7 @@ import errno
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,7 @@ STAGES: tuple[Stage, ...] = (
         sections=("data", "preprocess", "train.model", "quantize", "export.opset", *_ARITHMETIC, *_DECODING),
         after=("train",),
         libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
+        resumes=True,
     ),
     Stage(
         "export",
@@ -88,6 +89,9 @@ class Tracker(Protocol):
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a number, ``step`` being an epoch."""
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Record something that was tried, as a run inside this one."""
 
     def results(self, summary: RunSummary) -> None:
         """Record the files that the run came to."""
@@ -291,6 +295,12 @@ class _StageProgress:
         self._console.metric(name, value, step)
         if self._tracker is not None:
             self._tracker.metric(f"{self._stage}.epoch.{name}", float(value), step)
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Record a trial under the stage's name."""
+        self._console.trial(what, numbers)
+        if self._tracker is not None:
+            self._tracker.trial(f"{self._stage}: {what}", numbers)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline import progress
 from pipeline.commands.check import say
 from pipeline.errors import GateMissedError
+
+if TYPE_CHECKING:
+    from pipeline.quantizing.job import Done, Order
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file with one input.")]
 Calibration = Annotated[
@@ -53,6 +56,9 @@ def quantize_command(
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="LAYER", help="Say all about one layer.")] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Gate: signal to noise of the outputs, in dB.")] = None,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", metavar="URI", help="MLflow; every trial is a run inside this one.")
+    ] = None,
     targets: Targets = Path("targets"),
     json: Json = False,
 ) -> None:
@@ -79,7 +85,7 @@ def quantize_command(
         out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings, budget=budget,
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
-        done = job.run(order, console)
+        done = job.run(order, console) if tracking is None else _tracked(order, console, tracking)
     missed = job.missed(done, min_sqnr)
     if explain is not None:
         say(terminal.explain(done, explain))
@@ -87,6 +93,29 @@ def quantize_command(
         say(document.text(done, missed) if json else terminal.text(done, missed, every_layer=layers))
     if missed:
         raise GateMissedError("; ".join(missed))
+
+
+def _tracked(order: "Order", console: progress.Console, uri: str) -> "Done":
+    """What ``job.run`` does, as an MLflow run with a nested one for each trial."""
+    from pipeline import tracking  # noqa: PLC0415 (imports mlflow)
+    from pipeline.quantizing import job  # noqa: PLC0415
+
+    name = order.model.stem
+    parameters = {key: str(value) for key, value in order.recipe.model_dump(mode="json", exclude_none=True).items()}
+    opening = tracking.Opening(name, name, {"target": order.target.name, "stage": "quantize"}, parameters)
+    tracker = tracking.open_search(uri, opening, console)
+    try:
+        done = job.run(order, tracker)
+        numbers = {"sqnr_db": done.score.sqnr_db, **{f"seconds.{what}": s for what, s in done.seconds.items()}}
+        for what, value in numbers.items():
+            tracker.metric(what, value)
+        for path in (order.recipe_out, order.encodings_out):
+            tracker.file(path)
+    except BaseException as error:
+        tracker.close(error)
+        raise
+    tracker.close(None)
+    return done
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

@@ -34,6 +34,7 @@ def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
         },
         "top1_agreement": done.score.agreement,
         "judged_images": done.score.images,
+        "held_out": done.held_out,
         "worst_layer": None if worst is None else worst.node,
         "first_divergence": None if first is None else first.node,
         "trials": [asdict(trial) for trial in done.trials],

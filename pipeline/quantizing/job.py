@@ -1,7 +1,7 @@
 """One model quantized for one target: read, calibrate, try, write, and judge what was written."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from pipeline.files import write_atomically
 from pipeline.graph.model import check as checked
 from pipeline.graph.model import load
 from pipeline.graph.view import view
+from pipeline.progress import counted
 from pipeline.quantize import encodings, findings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
+from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import Calibration, Tap, calibrate
-from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.engine import Engine
 from pipeline.quantize.images import Images, Preparation, Watched
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.prepare import Prepared, prepare
@@ -90,6 +92,7 @@ class Done:
         trials: everything that was tried.
         untried: what the budget left no time for.
         score: of the written file on the engine.
+        held_out: whether no choice was made by the images of the score; ranges were taken from them too.
         layers: what each loses.
         placed: where the target runs each operator, and at what price.
         notes: what was changed, left out or looks odd, each a sentence.
@@ -101,6 +104,7 @@ class Done:
     trials: tuple[Trial, ...]
     untried: tuple[str, ...]
     score: Score
+    held_out: bool
     layers: tuple[Sensitivity, ...]
     placed: Check
     notes: tuple[str, ...]
@@ -126,21 +130,31 @@ def run(order: Order, progress: Progress) -> Done:
         len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
     )
     journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
-    found = _quantize(order, prepared, calibration, parts, journal, progress)
+    search = Search(journal, Budget(order.budget), progress)
+    found = _quantize(order, prepared, calibration, parts, search)
     clock.lap("quantizing")
     written = _written(order.out, found.state)
     engine = Engine(written, order.target)
-    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
-    scored = score(engine, parts.judging, [tap.read(image) for image in parts.judging])
-    layers = sensitivities(engine, found.state.model, parts.judging[:MOST_LAYER_IMAGES])
+    scored = _judged(engine, prepared, parts, progress)
+    layers = sensitivities(engine, found.state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
     _save(order, found, calibrated, scored)
     if not found.untried:
         journal.finish()
-    notes = (*prepared.notes, *split_notes, *_untried(order, found), *_fallbacks(engine))
+    left_out = search.left_out(found, f"the same command goes on from {order.journal.name}")
+    notes = (*prepared.notes, *split_notes, *left_out, *_fallbacks(engine))
     notes = (*notes, *_findings(prepared, calibration, found.state))
+    apart = not order.recipe.judged or parts.held_out is not parts.judging
     tried, left, placed = found.trials, found.untried, _placed(order, written)
-    return Done(order, calibrated, tried, left, scored, layers, placed, notes, clock.laps)
+    return Done(order, calibrated, tried, left, scored, apart, layers, placed, notes, clock.laps)
+
+
+def _judged(engine: Engine, prepared: Prepared, parts: Split, progress: Progress) -> Score:
+    """The figure that is told: of images that nothing was decided by, where there are enough."""
+    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
+    progress.start(len(parts.held_out), "judging what was written")
+    wanted = [tap.read(image) for image in parts.held_out]
+    return score(engine, counted(parts.held_out, progress), wanted)
 
 
 def _written(path: Path, state: trials.State) -> onnx.ModelProto:
@@ -185,31 +199,17 @@ class _Clock:
 def _calibrate(
     prepared: Prepared, images: Images, recipe: Recipe, progress: Progress
 ) -> tuple[Calibration, Calibrated]:
-    watched = Watched(images)
+    watched = Watched(images, images.source)
     progress.start(len(images), "calibrating")
-    found = calibrate(prepared.model, view(prepared.model), _told(watched, progress), recipe.needs_histograms)
+    seen = counted(watched, progress)
+    found = calibrate(prepared.model, view(prepared.model), seen, recipe.needs_histograms)
     return found, Calibrated(images=found.images, digest=watched.digest())
 
 
-def _told(images: Watched, progress: Progress) -> Iterator[Real]:
-    for image in images:
-        yield image
-        progress.advance()
-
-
-def _quantize(
-    order: Order,
-    prepared: Prepared,
-    calibration: Calibration,
-    parts: Split,
-    journal: Journal,
-    progress: Progress,
-) -> trials.Found:
+def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search) -> trials.Found:
     """What the recipe makes of the model, or the encodings that were given."""
-    progress.start(0, "trying")
-    if len(journal):
-        progress.message(f"goes on after {len(journal)} trials that {order.journal.name} has")
-    search = Search(journal, order.budget, lambda trial: progress.message(str(trial)))
+    if len(search.journal):
+        search.progress.message(f"goes on after {len(search.journal)} trials that {order.journal.name} has")
     scheme = schemes.of(order.target, order.recipe.power_of_two)
     if order.encodings is None:
         return trials.run(prepared.model, calibration, parts, order.recipe, order.target, scheme, search)
@@ -217,14 +217,6 @@ def _quantize(
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
     return trials.Found(state, (), (), None)
-
-
-def _untried(order: Order, found: trials.Found) -> Sequence[str]:
-    """What the budget left out, and how to go on."""
-    if not found.untried:
-        return ()
-    left = f"the budget of {order.budget:g} s left out {len(found.untried)} trials, {found.untried[0]} first"
-    return (f"{left}; the same command goes on from {order.journal.name}",)
 
 
 def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:

@@ -47,7 +47,8 @@ def _layers(done: Done, every: bool) -> Iterator[str]:
 def _verdict(done: Done) -> Iterator[str]:
     outputs = ", ".join(f"{name} {db:.2f} dB" for name, db in done.score.outputs.items())
     agreed = "" if done.score.agreement is None else f", top-1 agrees on {done.score.agreement:.1%}"
-    yield f"outputs: {outputs}{agreed} ({done.score.images} images, integer engine of {done.order.target.contract})"
+    kind = "images that decided nothing" if done.held_out else "images, those that decided"
+    yield f"outputs: {outputs}{agreed} ({done.score.images} {kind}; integer engine of {done.order.target.contract})"
     first, worst = first_divergence(done.layers), culprit(done.layers)
     if first is not None:
         yield f"first to diverge: {first.node} ({first.op}), {first.sqnr_db:.1f} dB"

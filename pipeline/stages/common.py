@@ -12,6 +12,7 @@ MODEL = "model.onnx"
 ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
 RECIPE = "recipe.yaml"
+JOURNAL = "trials.jsonl"
 COVERAGE = "coverage.json"
 CHECK = "check.json"
 

@@ -1,33 +1,36 @@
 """Quantize the trained network to int8 and measure what that costs on the integer engine that ships."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from pipeline import tasks
 from pipeline.config import QuantizeConfig
 from pipeline.graph.capture import capture
 from pipeline.graph.model import check, save
 from pipeline.graph.view import view
+from pipeline.progress import counted
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme, trials
+from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine, Real
-from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.images import Watched
+from pipeline.quantize.journal import Journal, key_of
+from pipeline.quantize.recipe import Calibrated, Recipe
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
 from pipeline.quantize.split import split
 from pipeline.quantize.trials import Search
-from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, QUANTIZED_MODEL, RECIPE
+from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, JOURNAL, QUANTIZED_MODEL, RECIPE
 from pipeline.targets import library
 from pipeline.targets.profile import Target
-from pipeline.tasks import Task
+from pipeline.tasks import Infer, Pixels, Task
 from pipeline.tasks.inference import infer_onnx, load_weights
-from pipeline.workspace import Context, Result
+from pipeline.workspace import Context, Progress, Result
+from runtime.adapters.detection import Detections
 from runtime.adapters.image import normalize
 from runtime.tensors import Tensors
 
@@ -36,7 +39,8 @@ def run(context: Context) -> Result:
     """Capture the float model, calibrate it, try what the recipe names, and measure.
 
     Writes ``float.onnx``, ``quantized.onnx`` (with quantize/dequantize pairs), ``encodings.json`` (ranges and scales),
-    ``recipe.yaml`` (what was asked for and what came out) and ``errors.json`` (one row per layer).
+    ``recipe.yaml`` (what was asked for, with which images, and what came out) and ``errors.json`` (one row per layer).
+    While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on.
 
     Returns:
         ``float_ap50``, ``float_ap`` of the float ONNX model; ``ap50``, ``ap`` of the int8 model as the integer
@@ -53,29 +57,46 @@ def run(context: Context) -> Result:
     recipe = chosen(config.quantize, target)
     model = float_model(task, context.inputs["train"] / "model.safetensors", config.export.opset)
     save(model, context.out / FLOAT_MODEL)
-    found = _search(context, task, model, target, recipe)
+    found, calibrated = _search(context, task, model, target, recipe)
     quantized = check(found.state.quantized(), context.out / QUANTIZED_MODEL)
     save(quantized, context.out / QUANTIZED_MODEL)
     found.state.encodings.save(context.out / ENCODINGS)
     engine = Engine(quantized, target)
     images = _pick(task, range(config.quantize.error_images))
-    errors = sensitivities(engine, found.state.model, images)
+    errors = sensitivities(engine, found.state.model, images, context.progress)
     (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
-    float_scores = task.evaluate(task.detector(infer_onnx(model.SerializeToString(), task)))
-
-    def infer(pixels: NDArray[np.uint8]) -> Tensors:
-        return engine.run(normalize(pixels, task.preprocess))
-
-    int8_scores = task.evaluate(task.detector(infer))
+    float_scores = _evaluated(task, infer_onnx(model.SerializeToString(), task), context.progress, "float")
+    int8_scores = _evaluated(task, _on_engine(engine, task), context.progress, "int8")
     lowest = worst(errors)
     metrics = {
         **{f"float_{name}": value for name, value in float_scores.items()},
         **int8_scores,
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
-    _save_recipe(context.out / RECIPE, recipe, metrics)
+    _save_recipe(context.out / RECIPE, recipe, calibrated, metrics)
+    (context.out / JOURNAL).unlink(missing_ok=True)
     drop = float_scores["ap50"] - int8_scores["ap50"]
     return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
+
+
+def _on_engine(engine: Engine, task: Task) -> Infer:
+    def infer(pixels: Pixels) -> Tensors:
+        return engine.run(normalize(pixels, task.preprocess))
+
+    return infer
+
+
+def _evaluated(task: Task, infer: Infer, progress: Progress, what: str) -> Mapping[str, float]:
+    """AP of ``infer`` on the validation frames, which are counted."""
+    progress.start(0, f"measuring {what}, validation frames")
+    detect = task.detector(infer)
+
+    def counting(frame: Pixels) -> Detections:
+        found = detect(frame)
+        progress.advance()
+        return found
+
+    return task.evaluate(counting)
 
 
 def chosen(config: QuantizeConfig, target: Target) -> Recipe:
@@ -87,19 +108,30 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
     return Recipe(range=(config.range,), percentiles=(config.percentile,))
 
 
-def _search(context: Context, task: Task, model: onnx.ModelProto, target: Target, recipe: Recipe) -> trials.Found:
-    """Calibrate and try; every trial is told."""
-    context.progress.start(context.config.quantize.calibration_images, "calibrating")
-    calibration = calibrate(model, view(model), _calibration(task, context), recipe.needs_histograms)
-    parts, _ = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
+def _search(
+    context: Context, task: Task, model: onnx.ModelProto, target: Target, recipe: Recipe
+) -> tuple[trials.Found, Calibrated]:
+    """Calibrate and try; every trial is told and kept in the journal."""
+    section, progress = context.config.quantize, context.progress
+    watched = Watched(_images(task), "data")
+    progress.start(section.calibration_images, "calibrating")
+    calibration = calibrate(model, view(model), counted(watched, progress), recipe.needs_histograms)
+    calibrated = Calibrated(images=calibration.images, digest=watched.digest())
+    parts, notes = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
     wanted = scheme.of(target, recipe.power_of_two)
-    search = Search(tell=lambda trial: context.progress.message(str(trial)))
-    return trials.run(model, calibration, parts, recipe, target, wanted, search)
+    journal = Journal(context.out / JOURNAL, key_of(model, calibrated.digest, recipe, target))
+    if len(journal):
+        progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
+    search = Search(journal, Budget(section.budget), progress)
+    found = trials.run(model, calibration, parts, recipe, target, wanted, search)
+    for note in (*notes, *search.left_out(found, "a larger quantize.budget tries them")):
+        progress.message(note)
+    return found, calibrated
 
 
-def _save_recipe(path: Path, recipe: Recipe, metrics: dict[str, float]) -> None:
+def _save_recipe(path: Path, recipe: Recipe, calibrated: Calibrated, metrics: Mapping[str, float]) -> None:
     """Write the recipe with its numbers; it names no target, for all that agree in scheme and contract share it."""
-    path.write_text(recipes.dump(recipe.model_copy(update={"metrics": metrics})))
+    path.write_text(recipes.dump(recipe.model_copy(update={"calibrated": calibrated, "metrics": metrics})))
 
 
 def _gates(drop: float, ceiling: float, lowest: Sensitivity | None) -> tuple[str, ...]:
@@ -118,12 +150,6 @@ def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:
 
 def _images(task: Task) -> Iterator[Real]:
     return (normalize(pixels, task.preprocess) for pixels in task.calibration())
-
-
-def _calibration(task: Task, context: Context) -> Iterator[Real]:
-    for image in _images(task):
-        yield image
-        context.progress.advance()
 
 
 def _pick(task: Task, places: Sequence[int]) -> list[Real]:

@@ -43,6 +43,7 @@ def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
     assert report["out"] == path.as_posix()
     assert report["schema"] == 1
     assert report["sqnr_db"] > 20
+    assert (report["held_out"], report["judged_images"]) == (True, 1)
     assert set(report["outputs"]) == {"y"}
     assert [row["tensor"] for row in report["layers"]] == ["b", "d", "e", "f", "p", "q", "y"]
     assert {"alone_db", "sqnr_db", "cosine", "channels", "device", "ms"} <= report["layers"][0].keys()
@@ -80,6 +81,7 @@ def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert len(report["trials"]) == 1
     assert len(report["untried"]) >= 2
     assert any("the budget of 0 s left out" in note for note in report["notes"])
+    assert any("the budget of 0 s is too small for one trial" in note for note in report["notes"])
     assert (folder / "net.int8.trials.jsonl").exists()
     assert quantize(folder) == 0
     assert "goes on after 1 trials" in "".join(capsys.readouterr())

@@ -18,7 +18,7 @@ from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.quantize.sensitivity import Sensitivity
 from pipeline.stages import coverage, export, partition, quantize
-from pipeline.workspace import Context
+from pipeline.workspace import Context, Quiet
 from runtime.adapters.image import normalize
 
 STAGES = {"quantize": quantize, "export": export, "coverage": coverage, "partition": partition}
@@ -35,7 +35,7 @@ class Chain(SimpleNamespace):
                 changes.get("config", self.config), out, {n: self.folder / n for n in ("train", *STAGES)},
                 profile=TARGETS / f"{changes.get('target', 'coral-edgetpu-usb3')}.yaml",
                 host=hosts.find("desktop-xeon", hosts.folder()),
-                provenance={"config_digest": "abc", "git_commit": "def"},
+                provenance={"config_digest": "abc", "git_commit": "def"}, progress=changes.get("progress", Quiet()),
             )  # fmt: skip
             self.results[name] = STAGES[name].run(context)
         return self.results[names[-1]]
@@ -160,6 +160,48 @@ def test_the_same_files_every_time(tiny):
     again = tiny.files()
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
+
+
+def with_quantize(config, **changes):
+    return config.model_copy(update={"quantize": config.quantize.model_copy(update=changes)})
+
+
+class Stopped(Quiet):
+    """Ctrl-C after two trials."""
+
+    def __init__(self, stop=2):
+        self.tried, self.said, self.stop = [], [], stop
+
+    def message(self, text):
+        self.said.append(text)
+
+    def trial(self, what, numbers):
+        self.tried.append(what)
+        if len(self.tried) == self.stop:
+            raise KeyboardInterrupt
+
+
+def test_a_search_that_was_killed_goes_on_and_gives_the_same_files(tiny):
+    searching = with_quantize(tiny.config, preset="balanced", budget=1e4)
+    tiny.run("quantize", config=searching)
+    whole = tiny.files()
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("quantize", config=searching, progress=Stopped())
+    assert len((tiny.folder / "quantize" / "trials.jsonl").read_text().splitlines()) == 3
+    told = Stopped(stop=None)
+    tiny.run("quantize", config=searching, progress=told)
+    assert told.said[0] == "goes on after 2 trials of a run that was stopped"
+    assert len(told.tried) > 3
+    assert all("s of 10000 s left)" in said for said in told.said[1:])
+    assert tiny.files() == whole
+    saved = yaml.safe_load((tiny.folder / "quantize" / "recipe.yaml").read_text())
+    assert saved["calibrated"]["images"] == tiny.config.quantize.calibration_images
+    assert len(saved["calibrated"]["digest"]) == 64
+    small = Stopped(stop=None)
+    tiny.run("quantize", config=with_quantize(tiny.config, preset="balanced", budget=0.0), progress=small)
+    assert len(small.tried) == 1
+    assert "is too small for one trial" in small.said[-2]
+    assert small.said[-1].endswith("a larger quantize.budget tries them")
 
 
 def floor(config, value):
