@@ -56,6 +56,9 @@ def quantize_command(
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="LAYER", help="Say all about one layer.")] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Gate: signal to noise of the outputs, in dB.")] = None,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Below --min-sqnr, climb the mixed-precision ladder until it is reached.")
+    ] = False,
     tracking: Annotated[
         str | None, typer.Option("--tracking", metavar="URI", help="MLflow; every trial is a run inside this one.")
     ] = None,
@@ -68,6 +71,12 @@ def quantize_command(
     """
     if recipe is not None and preset is not None:
         raise typer.BadParameter("--recipe and --preset exclude each other")
+    if ladder and min_sqnr is None:
+        raise typer.BadParameter(
+            "the ladder is climbed until a floor is reached: give --min-sqnr too", param_hint="--ladder"
+        )
+    if ladder and encodings is not None:
+        raise typer.BadParameter("--encodings chooses nothing, --ladder does: leave one out")
     preparation_numbers = _numbers(mean, "--mean"), _numbers(std, "--std")
     if any(value == 0 for value in preparation_numbers[1]):
         raise typer.BadParameter(f"{std} divides by 0", param_hint="--std")
@@ -83,6 +92,7 @@ def quantize_command(
         model=model, calibration=calibration, target=chip, recipe=wanted,
         preparation=Preparation(*preparation_numbers, layout, fit),
         out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings, budget=budget,
+        floor=min_sqnr if ladder else None,
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
         done = job.run(order, console) if tracking is None else _tracked(order, console, tracking)

@@ -100,21 +100,31 @@ class Search:
         journal: what was measured before, and what is measured now.
         budget: after which nothing new is begun; the first trial is always made.
         progress: is told every trial, and counts what each of them runs.
+        prefix: of the name of every trial, so that several searches share a journal.
     """
 
     journal: Journal = field(default_factory=Journal)
     budget: Budget = field(default_factory=Budget)
     progress: Progress = field(default_factory=Quiet)
+    prefix: str = ""
 
-    def left_out(self, found: Found, where: str) -> tuple[str, ...]:
+    def tell(self, what: str, said: str, found: Score, numbers: Mapping[str, float]) -> None:
+        """Say what came of a trial, with what is left of the budget, and record it with its ``numbers``."""
+        left = str(self.budget)
+        self.progress.message(f"{said} ({left})" if left else said)
+        outputs = {f"sqnr_db.{name}": db for name, db in found.outputs.items()}
+        self.progress.trial(what, {"sqnr_db": found.sqnr_db, **outputs, **numbers})
+
+    def left_out(self, made: Sequence[Trial], untried: Sequence[str], where: str) -> tuple[str, ...]:
         """A sentence each: that the budget did not do for one trial, and what it left out, with how to go on."""
-        first = found.trials[0].seconds if found.trials else 0.0
         limit, notes = self.budget.seconds, []
-        if limit is None or not found.untried:
+        if limit is None or not untried:
             return ()
-        if len(found.trials) == 1 and first > limit:
-            notes.append(f"the budget of {limit:g} s is too small for one trial: the first took {first:.1f} s")
-        left = f"the budget of {limit:g} s left out {len(found.untried)} trials, {found.untried[0]} first"
+        if len(made) == 1 and made[0].seconds > limit:
+            notes.append(
+                f"the budget of {limit:g} s is too small for one trial: the first took {made[0].seconds:.1f} s"
+            )
+        left = f"the budget of {limit:g} s left out {len(untried)} trials, {untried[0]} first"
         return (*notes, f"{left}; {where}")
 
 
@@ -134,7 +144,7 @@ class _Trials:
 
     def judge(self, what: str, made: Callable[[], State]) -> None:
         """Make a state, score it, and keep it if it is the best so far; what the journal knows is not run again."""
-        start = time.monotonic()
+        start, what = time.monotonic(), f"{self.search.prefix}{what}"
         known = self.search.journal.known(what)
         if known is None and self._is_over():
             self.untried.append(what)
@@ -146,27 +156,25 @@ class _Trials:
             self.best = state or made(), found
         trial = Trial(what, found.sqnr_db, kept, time.monotonic() - start, known is not None)
         self.trials.append(trial)
-        self._tell(trial, found)
+        self.search.tell(what, str(trial), found, {"seconds": trial.seconds, "kept": float(kept)})
 
     def _is_over(self) -> bool:
         return self.best is not None and self.search.budget.spent
 
-    def _tell(self, trial: Trial, found: Score) -> None:
-        progress, left = self.search.progress, str(self.search.budget)
-        progress.message(f"{trial} ({left})" if left else str(trial))
-        outputs = {f"sqnr_db.{name}": db for name, db in found.outputs.items()}
-        numbers = {"sqnr_db": found.sqnr_db, **outputs, "seconds": trial.seconds, "kept": float(trial.kept)}
-        progress.trial(trial.what, numbers)
-
     def _scored(self, what: str, state: State | None) -> Score:
         if state is None:
             raise ValueError(f"{what} was not made")
-        progress = self.search.progress
-        progress.start(len(self.images.judging), f"judging {what}")
-        judging = counted(self.images.judging, progress)
-        found = score(Engine(state.quantized(), self.target), judging, self.wanted)
-        self.search.journal.add(what, found)
-        return found
+        return judged(what, Engine(state.quantized(), self.target), self.images.judging, self.wanted, self.search)
+
+
+def judged(
+    what: str, engine: Engine, images: Sequence[Real], wanted: Sequence[Mapping[str, Real]], search: Search
+) -> Score:
+    """The score of ``engine`` on ``images``, which are counted; the journal keeps it as ``what``."""
+    search.progress.start(len(images), f"judging {what}")
+    found = score(engine, counted(images, search.progress), wanted)
+    search.journal.add(what, found)
+    return found
 
 
 def run(

@@ -1,5 +1,6 @@
 """One model quantized for one target: read, calibrate, try, write, and judge what was written."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
 from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
+from pipeline.quantizing.ladder import Ground, Ladder, climb
+from pipeline.quantizing.price import pricer
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
@@ -53,6 +56,7 @@ class Order:
         images: the most calibration images, taken evenly; ``None`` for all.
         encodings: ranges to take as they are, instead of choosing any.
         budget: seconds after which no other trial is begun; ``None`` for any time.
+        floor: of the outputs' dB, below which the mixed-precision ladder is climbed; ``None`` for no ladder.
     """
 
     model: Path
@@ -65,6 +69,7 @@ class Order:
     images: int | None = None
     encodings: Path | None = None
     budget: float | None = None
+    floor: float | None = None
 
     @property
     def journal(self) -> Path:
@@ -94,6 +99,7 @@ class Done:
         score: of the written file on the engine.
         held_out: whether no choice was made by the images of the score; ranges were taken from them too.
         layers: what each loses.
+        ladder: what was climbed, ``None`` without one.
         placed: where the target runs each operator, and at what price.
         notes: what was changed, left out or looks odd, each a sentence.
         seconds: of reading, ``calibrating``, ``quantizing`` and ``judging``.
@@ -106,6 +112,7 @@ class Done:
     score: Score
     held_out: bool
     layers: tuple[Sensitivity, ...]
+    ladder: Ladder | None
     placed: Check
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -124,7 +131,8 @@ def run(order: Order, progress: Progress) -> Done:
     prepared = prepare(order.model, order.size)
     images = Images(order.calibration, prepared.shape, order.preparation, order.images)
     clock.lap("reading")
-    calibration, calibrated = _calibrate(prepared, images, order.recipe, progress)
+    histograms = order.recipe.needs_histograms or order.floor is not None
+    calibration, calibrated = _calibrate(prepared, images, histograms, progress)
     clock.lap("calibrating")
     parts, split_notes = split(
         len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
@@ -132,21 +140,37 @@ def run(order: Order, progress: Progress) -> Done:
     journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
     search = Search(journal, Budget(order.budget), progress)
     found = _quantize(order, prepared, calibration, parts, search)
+    ladder = None if order.floor is None else _climbed(order, prepared, calibration, parts, search, found)
+    state = found.state if ladder is None else ladder.state
+    untried = (*found.untried, *(() if ladder is None else ladder.untried))
     clock.lap("quantizing")
-    written = _written(order.out, found.state)
+    written = _written(order.out, state)
     engine = Engine(written, order.target)
     scored = _judged(engine, prepared, parts, progress)
-    layers = sensitivities(engine, found.state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
+    layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
-    _save(order, found, calibrated, scored)
-    if not found.untried:
+    _save(order, state, calibrated, scored)
+    if not untried:
         journal.finish()
-    left_out = search.left_out(found, f"the same command goes on from {order.journal.name}")
-    notes = (*prepared.notes, *split_notes, *left_out, *_fallbacks(engine))
-    notes = (*notes, *_findings(prepared, calibration, found.state))
-    apart = not order.recipe.judged or parts.held_out is not parts.judging
-    tried, left, placed = found.trials, found.untried, _placed(order, written)
-    return Done(order, calibrated, tried, left, scored, apart, layers, placed, notes, clock.laps)
+    left_out = search.left_out(found.trials, untried, f"the same command goes on from {order.journal.name}")
+    notes = (*prepared.notes, *split_notes, *left_out, *_fallbacks(engine), *_findings(prepared, calibration, state))
+    apart = parts.held_out is not parts.judging or (ladder is None and not order.recipe.judged)
+    placed = _placed(order, written)
+    return Done(order, calibrated, found.trials, untried, scored, apart, layers, ladder, placed, notes, clock.laps)
+
+
+def _climbed(
+    order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search, found: trials.Found
+) -> Ladder:
+    """The mixed-precision ladder above what the recipe gave."""
+    floor = math.inf if order.floor is None else order.floor
+    scheme = schemes.of(order.target, order.recipe.power_of_two)
+    price = pricer(order.target, hosts.named(order.target.host), Demands(prices=False))
+    ground = Ground(
+        prepared.model, calibration, parts, order.recipe, order.target, scheme, search, price,
+        measure=lambda model: None, enough=lambda db, accuracy: db >= floor,
+    )  # fmt: skip
+    return climb(ground, found)
 
 
 def _judged(engine: Engine, prepared: Prepared, parts: Split, progress: Progress) -> Score:
@@ -163,11 +187,11 @@ def _written(path: Path, state: trials.State) -> onnx.ModelProto:
     return load(path)
 
 
-def _save(order: Order, found: trials.Found, calibrated: Calibrated, scored: Score) -> None:
+def _save(order: Order, state: trials.State, calibrated: Calibrated, scored: Score) -> None:
     """The encodings and the recipe beside the quantized file."""
     metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
     saved = order.recipe.model_copy(update={"target": order.target.name, "calibrated": calibrated, "metrics": metrics})
-    found.state.encodings.save(order.encodings_out)
+    state.encodings.save(order.encodings_out)
     _write(order.recipe_out, recipes.dump(saved).encode())
 
 
@@ -197,12 +221,12 @@ class _Clock:
 
 
 def _calibrate(
-    prepared: Prepared, images: Images, recipe: Recipe, progress: Progress
+    prepared: Prepared, images: Images, histograms: bool, progress: Progress
 ) -> tuple[Calibration, Calibrated]:
     watched = Watched(images, images.source)
     progress.start(len(images), "calibrating")
     seen = counted(watched, progress)
-    found = calibrate(prepared.model, view(prepared.model), seen, recipe.needs_histograms)
+    found = calibrate(prepared.model, view(prepared.model), seen, histograms)
     return found, Calibrated(images=found.images, digest=watched.digest())
 
 

@@ -124,7 +124,7 @@ def _search(
         progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
     search = Search(journal, Budget(section.budget), progress)
     found = trials.run(model, calibration, parts, recipe, target, wanted, search)
-    for note in (*notes, *search.left_out(found, "a larger quantize.budget tries them")):
+    for note in (*notes, *search.left_out(found.trials, found.untried, "a larger quantize.budget tries them")):
         progress.message(note)
     return found, calibrated
 

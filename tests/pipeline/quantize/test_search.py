@@ -89,7 +89,7 @@ def test_a_budget_too_small_for_one_trial_makes_one_and_says_so(scored):
     assert found.trials[0].kept
     assert found.untried[0] == "range minmax, weights max"
     assert len(found.untried) == 4
-    small, left = search.left_out(found, "again")
+    small, left = search.left_out(found.trials, found.untried, "again")
     assert small.startswith("the budget of 0 s is too small for one trial: the first took ")
     assert left == "the budget of 0 s left out 4 trials, range minmax, weights max first; again"
 
@@ -98,7 +98,7 @@ def test_a_search_tells_what_it_does_and_what_is_left():
     told = Told()
     search = Search(budget=Budget(1000.0), progress=told)
     found = searched(search)
-    assert search.left_out(found, "") == ()
+    assert search.left_out(found.trials, found.untried, "") == ()
     assert [what for what, _ in told.trials] == [t.what for t in found.trials]
     assert [numbers["sqnr_db"] for _, numbers in told.trials] == [t.sqnr_db for t in found.trials]
     assert set(told.trials[0][1]) == {"sqnr_db", "sqnr_db.y", "seconds", "kept"}

@@ -1,0 +1,108 @@
+"""Departures from one quantization for all: layers in real numbers, or with a weight scale per channel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pipeline.graph.fusion import units
+from pipeline.graph.view import Graph, Node, view
+from pipeline.quantize import weights
+from pipeline.quantize.aligned import align
+from pipeline.quantize.encodings import Encodings, WeightEncoding
+from pipeline.quantize.scheme import Scheme
+from pipeline.quantize.trials import State
+from pipeline.quantize.weights import has_weight
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Where a quantization departs from its scheme.
+
+    Attributes:
+        floats: operators that compute in real numbers, by name; they run on the CPU.
+        per_channel: operators with one weight scale per output channel though the scheme has one per tensor.
+    """
+
+    floats: frozenset[str] = frozenset()
+    per_channel: frozenset[str] = frozenset()
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The operators that depart."""
+        return self.floats | self.per_channel
+
+    def __or__(self, other: "Variant") -> "Variant":
+        """Both departures."""
+        return Variant(self.floats | other.floats, self.per_channel | other.per_channel)
+
+    def __bool__(self) -> bool:
+        """Whether it departs at all."""
+        return bool(self.layers)
+
+
+def varied(state: State, variant: Variant, scheme: Scheme) -> State:
+    """``state`` with the departures of ``variant`` from ``scheme``.
+
+    Raises:
+        ModelError: a weight or a bias holds values that are not finite.
+    """
+    graph, encodings = view(state.model), state.encodings
+    if variant.per_channel:
+        encodings = _per_channel(graph, state, variant.per_channel, scheme)
+    if variant.floats:
+        encodings = _floated(graph, encodings, variant.floats)
+    return replace(state, encodings=encodings)
+
+
+def _per_channel(graph: Graph, state: State, names: frozenset[str], scheme: Scheme) -> Encodings:
+    """The encodings of ``state``, those of the weights of ``names`` with a scale per output channel."""
+    chosen = {n.required(1).name for n in _weighted(graph, state.encodings) if n.name in names}
+    finer = replace(scheme, per_channel=dict.fromkeys(scheme.per_channel, True))
+    made = weights.encode(graph, state.encodings.activations, finer, state.least_error)
+    found = Encodings(state.encodings.activations, {**state.encodings.weights, **_only(made, chosen)})
+    aligned = found if scheme.contract is None else align(graph, found, scheme.contract)
+    return Encodings(found.activations, {**state.encodings.weights, **_only(aligned.weights, chosen)})
+
+
+def _only(encodings: Mapping[str, WeightEncoding], names: set[str]) -> Mapping[str, WeightEncoding]:
+    return {name: encoding for name, encoding in encodings.items() if name in names}
+
+
+def _weighted(graph: Graph, encodings: Encodings) -> tuple[Node, ...]:
+    return tuple(n for n in graph.nodes if has_weight(n, encodings.activations))
+
+
+def _floated(graph: Graph, encodings: Encodings, names: frozenset[str]) -> Encodings:
+    """``encodings`` without those of the weights of ``names``, and of what only passes from one of these to another.
+
+    What comes from the NPU or goes there stays quantized; an output of the model that the CPU computes does not.
+    """
+    users: dict[str, list[str]] = {}
+    for node in _weighted(graph, encodings):
+        users.setdefault(node.required(1).name, []).append(node.name)
+    freed = {weight for weight, nodes in users.items() if names.issuperset(nodes)}
+    inside = {
+        t.name
+        for node in graph.nodes
+        if node.name in names
+        for t in node.outputs
+        if names.issuperset(reader.name for reader in graph.consumers(t.name))
+    }
+    return Encodings(
+        {name: e for name, e in encodings.activations.items() if name not in inside},
+        {name: e for name, e in encodings.weights.items() if name not in freed},
+    )
+
+
+def unit_of(graph: Graph, name: str) -> frozenset[str]:
+    """The operators that run as one with the operator ``name``, by name."""
+    found = next((unit for unit in units(graph) if name in {n.name for n in unit}), ())
+    return frozenset(n.name for n in found)
+
+
+def tail_of(graph: Graph, name: str) -> frozenset[str]:
+    """The operator ``name``, what runs as one with it, and all that depends on it."""
+    found = set(unit_of(graph, name))
+    for node in graph.nodes:
+        if any(before.name in found for before in graph.predecessors(node)):
+            found |= unit_of(graph, node.name)
+    return frozenset(found)
