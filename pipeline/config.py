@@ -110,6 +110,9 @@ class QuantizeConfig(Section):
     preset: Literal["fast", "balanced", "best"] | None = Field(None, description="how much to try")
     recipe: Path | None = Field(None, description="a YAML file that says what to try; comes before preset")
     budget: Ceiling | None = Field(None, description="seconds after which no other trial is begun; any time unless set")
+    ladder: bool = Field(
+        False, description="where int8 costs more than max_ap50_drop, climb: ranges, recovery, layers on the CPU last"
+    )
     error_images: Count = Field(4, description="calibration images for the per-layer error table")
 
 

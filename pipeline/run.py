@@ -29,6 +29,11 @@ _DECODING = ("package.iou_threshold", "package.max_detections")
 _ARITHMETIC = ("target.quantization", "target.contract")
 """Of the target, what its integers depend on; targets that agree in this share what is measured before coverage."""
 
+_PLACEMENT = (
+    "target", "host", "partition.host", "partition.objective", "partition.place", "partition.max_npu_partitions",
+)  # fmt: skip
+"""What decides where a model runs and what that costs."""
+
 _TASK = ("torch", "torchvision", "torchmetrics", "pycocotools", "timm", "safetensors", "numpy", "av", "pillow")
 _GRAPH = ("onnx", "onnx-ir", "numpy")
 
@@ -48,6 +53,7 @@ STAGES: tuple[Stage, ...] = (
         after=("train",),
         libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
         resumes=True,
+        switches=(("quantize.ladder", _PLACEMENT),),
     ),
     Stage(
         "export",

@@ -220,28 +220,27 @@ def _layers(climbing: _Climb, rung: str, offered: "Offer") -> None:
         else:
             state = varied(base, variant, ground.scheme)
             tried.append((climbing.step(rung, what, sorted(variant.layers), state), variant))
-    together = Variant()
+    stood, together = "", Variant()
     for scored, variant in sorted(tried, key=lambda each: each[0][0].worth, reverse=True):
-        if not climbing.done and scored[0].gain_db > 0:
-            together = _added(climbing, base, together, scored, variant)
+        joined = together | variant
+        if climbing.done or scored[0].gain_db <= 0 or joined == together:
+            continue
+        what = f"{stood} + {scored[0].what}" if stood else scored[0].what
+        if _added(climbing, what, varied(base, joined, ground.scheme), joined, scored):
+            stood, together = what, joined
 
 
-def _added(climbing: _Climb, base: State, together: Variant, scored: Scored, variant: Variant) -> Variant:
-    """``together`` with ``variant`` if that is better than without, which then is stood on."""
-    joined = together | variant
-    if joined == together:
-        return together
-    state = varied(base, joined, climbing.ground.scheme)
-    if together:
+def _added(climbing: _Climb, what: str, state: State, joined: Variant, scored: Scored) -> bool:
+    """Stand on ``joined`` if that is better than what is stood on; ``scored`` is what the last of it came to alone."""
+    if what != scored[0].what:
         if climbing.ground.search.budget.spent:
-            climbing.untried.append(f"{scored[0].rung}: {scored[0].what} too")
-            return together
-        layers = sorted(joined.layers)
-        scored = climbing.step(scored[0].rung, f"{len(layers)} operators: {', '.join(layers)}", layers, state)
+            climbing.untried.append(f"{scored[0].rung}: {what}")
+            return False
+        scored = climbing.step(scored[0].rung, what, sorted(joined.layers), state)
     if scored[0].gain_db <= 0:
-        return together
+        return False
     climbing.keep(scored, state)
-    return joined
+    return True
 
 
 def _by_loss(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:

@@ -13,6 +13,7 @@ ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
 RECIPE = "recipe.yaml"
 JOURNAL = "trials.jsonl"
+LADDER = "ladder.json"
 COVERAGE = "coverage.json"
 CHECK = "check.json"
 

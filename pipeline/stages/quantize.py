@@ -1,30 +1,39 @@
 """Quantize the trained network to int8 and measure what that costs on the integer engine that ships."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import torch
 
 from pipeline import tasks
+from pipeline.checking.check import Demands
 from pipeline.config import QuantizeConfig
+from pipeline.cost import hosts
 from pipeline.graph.capture import capture
 from pipeline.graph.model import check, save
 from pipeline.graph.view import view
 from pipeline.progress import counted
 from pipeline.quantize import recipe as recipes
-from pipeline.quantize import scheme, trials
+from pipeline.quantize import scheme as schemes
+from pipeline.quantize import trials
 from pipeline.quantize.budget import Budget
-from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.calibrate import Calibration, calibrate
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.images import Watched
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.recipe import Calibrated, Recipe
+from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
-from pipeline.quantize.split import split
+from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search
-from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, JOURNAL, QUANTIZED_MODEL, RECIPE
+from pipeline.quantizing import ladder as ladders
+from pipeline.quantizing.ladder import Ground, Ladder, climb
+from pipeline.quantizing.price import pricer
+from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, JOURNAL, LADDER, QUANTIZED_MODEL, RECIPE
 from pipeline.targets import library
 from pipeline.targets.profile import Target
 from pipeline.tasks import Infer, Pixels, Task
@@ -40,6 +49,7 @@ def run(context: Context) -> Result:
 
     Writes ``float.onnx``, ``quantized.onnx`` (with quantize/dequantize pairs), ``encodings.json`` (ranges and scales),
     ``recipe.yaml`` (what was asked for, with which images, and what came out) and ``errors.json`` (one row per layer).
+    With ``quantize.ladder`` also ``ladder.json``, every quantization that was judged with its estimated cost.
     While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on.
 
     Returns:
@@ -57,16 +67,16 @@ def run(context: Context) -> Result:
     recipe = chosen(config.quantize, target)
     model = float_model(task, context.inputs["train"] / "model.safetensors", config.export.opset)
     save(model, context.out / FLOAT_MODEL)
-    found, calibrated = _search(context, task, model, target, recipe)
-    quantized = check(found.state.quantized(), context.out / QUANTIZED_MODEL)
-    save(quantized, context.out / QUANTIZED_MODEL)
-    found.state.encodings.save(context.out / ENCODINGS)
-    engine = Engine(quantized, target)
-    images = _pick(task, range(config.quantize.error_images))
-    errors = sensitivities(engine, found.state.model, images, context.progress)
-    (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
     float_scores = _evaluated(task, infer_onnx(model.SerializeToString(), task), context.progress, "float")
-    int8_scores = _evaluated(task, _on_engine(engine, task), context.progress, "int8")
+    measured = _Measured(task, target, context.progress)
+    state, calibrated = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
+    quantized = check(state.quantized(), context.out / QUANTIZED_MODEL)
+    save(quantized, context.out / QUANTIZED_MODEL)
+    state.encodings.save(context.out / ENCODINGS)
+    images = _pick(task, range(config.quantize.error_images))
+    errors = sensitivities(Engine(quantized, target), state.model, images, context.progress)
+    (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
+    int8_scores = measured.of(state.quantized())
     lowest = worst(errors)
     metrics = {
         **{f"float_{name}": value for name, value in float_scores.items()},
@@ -77,6 +87,32 @@ def run(context: Context) -> Result:
     (context.out / JOURNAL).unlink(missing_ok=True)
     drop = float_scores["ap50"] - int8_scores["ap50"]
     return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the search goes by: target and recipe, and what the float model reaches."""
+
+    target: Target
+    recipe: Recipe
+    float_ap50: float
+    measured: "_Measured"
+
+
+class _Measured:
+    """AP of quantized models on the integer engine, each measured once."""
+
+    def __init__(self, task: Task, target: Target, progress: Progress) -> None:
+        self._task, self._target, self._progress = task, target, progress
+        self._known: dict[str, Mapping[str, float]] = {}
+
+    def of(self, model: onnx.ModelProto) -> Mapping[str, float]:
+        """``ap50`` and ``ap`` of ``model`` on the validation frames."""
+        name = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+        if name not in self._known:
+            infer = _on_engine(Engine(model, self._target), self._task)
+            self._known[name] = _evaluated(self._task, infer, self._progress, "int8")
+        return self._known[name]
 
 
 def _on_engine(engine: Engine, task: Task) -> Infer:
@@ -108,25 +144,51 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
     return Recipe(range=(config.range,), percentiles=(config.percentile,))
 
 
-def _search(
-    context: Context, task: Task, model: onnx.ModelProto, target: Target, recipe: Recipe
-) -> tuple[trials.Found, Calibrated]:
-    """Calibrate and try; every trial is told and kept in the journal."""
-    section, progress = context.config.quantize, context.progress
+def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted) -> tuple[trials.State, Calibrated]:
+    """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
+    section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
     watched = Watched(_images(task), "data")
     progress.start(section.calibration_images, "calibrating")
-    calibration = calibrate(model, view(model), counted(watched, progress), recipe.needs_histograms)
+    histograms = recipe.needs_histograms or section.ladder
+    calibration = calibrate(model, view(model), counted(watched, progress), histograms)
     calibrated = Calibrated(images=calibration.images, digest=watched.digest())
     parts, notes = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
-    wanted = scheme.of(target, recipe.power_of_two)
-    journal = Journal(context.out / JOURNAL, key_of(model, calibrated.digest, recipe, target))
+    journal = Journal(context.out / JOURNAL, key_of(model, calibrated.digest, recipe, wanted.target))
     if len(journal):
         progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
     search = Search(journal, Budget(section.budget), progress)
-    found = trials.run(model, calibration, parts, recipe, target, wanted, search)
-    for note in (*notes, *search.left_out(found.trials, found.untried, "a larger quantize.budget tries them")):
+    scheme = schemes.of(wanted.target, recipe.power_of_two)
+    found = trials.run(model, calibration, parts, recipe, wanted.target, scheme, search)
+    state, untried = found.state, found.untried
+    if section.ladder:
+        ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found)
+        state, untried = ladder.state, (*untried, *ladder.untried)
+    for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
         progress.message(note)
-    return found, calibrated
+    return state, calibrated
+
+
+def _climbed(
+    context: Context,
+    of: tuple[onnx.ModelProto, Calibration, Split, Scheme],
+    wanted: Wanted,
+    search: Search,
+    found: trials.Found,
+) -> Ladder:
+    """The mixed-precision ladder above what the recipe gave, until AP50 is near enough to the float model's."""
+    model, calibration, parts, scheme = of
+    section, partition = context.config.quantize, context.config.partition
+    host = None if context.host is None else hosts.load(context.host)
+    demands = Demands(partition.place, partition.max_npu_partitions, partition.objective, prices=False)
+    ground = Ground(
+        model, calibration, parts, wanted.recipe, wanted.target, scheme, search, pricer(wanted.target, host, demands),
+        measure=lambda made: wanted.measured.of(made)["ap50"],
+        enough=lambda _, ap50: ap50 is not None and wanted.float_ap50 - ap50 <= section.max_ap50_drop,
+    )  # fmt: skip
+    ladder = climb(ground, found)
+    facts = {**ladders.document(ladder), "max_ap50_drop": section.max_ap50_drop, "float_ap50": wanted.float_ap50}
+    (context.out / LADDER).write_text(json.dumps(facts, indent=1) + "\n")
+    return ladder
 
 
 def _save_recipe(path: Path, recipe: Recipe, calibrated: Calibrated, metrics: Mapping[str, float]) -> None:
