@@ -124,7 +124,7 @@ def read(path: Path) -> Recipe:
     Raises:
         ConfigError: it cannot be read, or says something unknown or impossible; every mistake is told.
     """
-    document = yamltree.read(path)
+    document = yamltree.read(path, "the recipe that pipeline quantize writes beside its model")
     try:
         return Recipe.model_validate(document.values)
     except ValidationError as error:

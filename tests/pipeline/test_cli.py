@@ -337,3 +337,22 @@ def test_interruption_while_it_is_imported_is_exit_code_130(monkeypatch):
         entry.main()
     monkeypatch.undo()
     assert stop.value.code == 130
+
+
+def test_an_error_moves_no_cursor(command):
+    code, _, err = command("check", "a\x1b[2Jb.onnx", "--target", "conv-only")
+    assert code == 1
+    assert "\x1b" not in err
+    assert "a\\x1b[2Jb.onnx" in err
+
+
+def test_an_empty_file_is_told_an_example_of_its_kind(command, shop):
+    (shop.folder / "empty.yaml").write_text("")
+    assert "empty.yaml: is empty (configs/targets/conv-only.yaml is an example)" in command("targets", "empty.yaml")[2]
+    assert "empty.yaml: is empty (configs/cctv.yaml is an example)" in command("run", "empty.yaml")[2]
+
+
+def test_a_target_is_shown_from_its_file(command):
+    from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
+
+    assert command("targets", str(library.SHIPPED / "rk3588.yaml")) == command("targets", "rk3588")
