@@ -37,6 +37,7 @@ class State:
         choosing: how ranges are chosen.
         least_error: whether weight ranges are those with the least error.
         encodings: scales and zero points.
+        exact: ``model`` before weights and biases were put on their grids; ``None`` where that is the same.
     """
 
     model: onnx.ModelProto
@@ -44,6 +45,12 @@ class State:
     choosing: Choosing
     least_error: bool
     encodings: Encodings
+    exact: onnx.ModelProto | None = None
+
+    @property
+    def real(self) -> onnx.ModelProto:
+        """The model with its weights and biases as real numbers want them."""
+        return self.model if self.exact is None else self.exact
 
     def quantized(self) -> onnx.ModelProto:
         """The model with quantize/dequantize pairs."""
@@ -170,7 +177,10 @@ class _Trials:
 def judged(
     what: str, engine: Engine, images: Sequence[Real], wanted: Sequence[Mapping[str, Real]], search: Search
 ) -> Score:
-    """The score of ``engine`` on ``images``, which are counted; the journal keeps it as ``what``."""
+    """The score of ``engine`` on ``images``, which are counted, as ``what``; one that the journal has is taken."""
+    known = search.journal.known(what)
+    if known is not None:
+        return known
     search.progress.start(len(images), f"judging {what}")
     found = score(engine, counted(images, search.progress), wanted)
     search.journal.add(what, found)
@@ -303,7 +313,7 @@ def _recover(trials: _Trials) -> None:
 
 def _corrected(state: State) -> State:
     shifts = correction.expected_shifts(view(state.model), state.encodings, state.calibration.channels)
-    return replace(state, model=writeback.shifted(state.model, shifts))
+    return replace(state, model=writeback.shifted(state.model, shifts), exact=state.real)
 
 
 def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State:
@@ -317,4 +327,4 @@ def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State
     progress.start(len(engine.units), "correcting operators")
     steps = counted(walk(engine, state.model, images), progress)
     changed = [step.node.name for step in steps if change(step, learn)]
-    return replace(state, model=writeback.written(state.model, engine, changed))
+    return replace(state, model=writeback.written(state.model, engine, changed), exact=state.real)

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+import onnx
+
 from pipeline.graph.fusion import units
-from pipeline.graph.view import Graph, Node, view
+from pipeline.graph.view import Graph, Node, Tensor, view
+from pipeline.graph.weighted import WEIGHTED
 from pipeline.quantize import weights
 from pipeline.quantize.aligned import align
+from pipeline.quantize.constants import copied, store
 from pipeline.quantize.encodings import Encodings, WeightEncoding
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.trials import State
@@ -40,17 +45,39 @@ class Variant:
 
 
 def varied(state: State, variant: Variant, scheme: Scheme) -> State:
-    """``state`` with the departures of ``variant`` from ``scheme``.
+    """``state`` with the departures of ``variant`` from ``scheme``, its layers with the weights of the float model.
 
     Raises:
         ModelError: a weight or a bias holds values that are not finite.
     """
+    if state.exact is not None:
+        state = replace(state, model=_restored(state.model, state.exact, variant.layers))
     graph, encodings = view(state.model), state.encodings
     if variant.per_channel:
         encodings = _per_channel(graph, state, variant.per_channel, scheme)
     if variant.floats:
         encodings = _floated(graph, encodings, variant.floats)
     return replace(state, encodings=encodings)
+
+
+def _restored(model: onnx.ModelProto, exact: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
+    """A copy of ``model`` in which the operators ``names`` have the weights and biases of ``exact``."""
+    made = copied(model)
+    before = {n.name: n for n in view(exact).nodes}
+    for node in view(made).nodes:
+        if node.name in names and node.standard and node.op in WEIGHTED:
+            for index in (1, 2):
+                _restore(made, node, before[node.name].input(index), index)
+    return made
+
+
+def _restore(model: onnx.ModelProto, node: Node, wanted: Tensor | None, index: int) -> None:
+    found = node.input(index)
+    if found is None or found.constant is None:
+        return
+    values = np.zeros(found.dims) if wanted is None else wanted.real.astype(np.float64)
+    if not np.array_equal(values, found.real):
+        store(model, node, index, values)
 
 
 def _per_channel(graph: Graph, state: State, names: frozenset[str], scheme: Scheme) -> Encodings:

@@ -121,8 +121,9 @@ class _Climb:
         model = state.quantized()
         found = known or search.journal.known(name)
         if found is None:
-            engine, images = Engine(model, self.ground.target), self.ground.images.judging
-            found = trials.judged(name, engine, images, self.wanted, search)
+            found = trials.judged(
+                name, Engine(model, self.ground.target), self.ground.images.judging, self.wanted, search
+            )
         price = self.ground.price(model)
         gain, added = found.sqnr_db - self.score.sqnr_db, price.minus(self.price)
         seconds = time.monotonic() - start

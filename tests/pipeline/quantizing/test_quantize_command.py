@@ -129,6 +129,22 @@ def test_an_operator_without_an_integer_form_is_a_stated_fallback(folder, capsys
     assert row["engine"] == "cpu"
 
 
+def test_the_ladder_is_climbed_to_a_floor_or_ends_with_3(folder, capsys):
+    words = ["--preset", "fast", "--ladder", "--min-sqnr"]
+    assert quantize(folder, *words, "1", "--json", target="stm32mp2") == 0
+    report = json.loads(capsys.readouterr().out)["ladder"]
+    assert (report["schema"], report["reached"], len(report["points"])) == (1, True, 1)
+    assert quantize(folder, *words, "190", target="stm32mp2") == 3
+    said = capsys.readouterr().out
+    assert "the floor of 190 dB is not reached" in said
+    assert "* kept" in said
+    assert "and all after it" in said
+    written = onnx.load(folder / "net.int8.onnx")
+    kinds = {i.name: i.data_type for i in written.graph.initializer if "_" not in i.name}
+    assert onnx.TensorProto.FLOAT in {kind for name, kind in kinds.items() if name.startswith("w")}
+    assert quantize(folder, "--encodings", folder / "net.int8.encodings.json", target="stm32mp2") == 0
+
+
 ERRORS = {
     "quantized": "is quantized already",
     "no images": "is no folder and no file",
@@ -170,7 +186,10 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(folder, capsys, case):
     assert ERRORS[case] in line
 
 
-USAGE = [["--mean", "a"], ["--std", "0"], ["--size", "8"], ["--preset", "slow"], ["--preset", "fast", "--recipe", "r"]]
+USAGE = [
+    ["--mean", "a"], ["--std", "0"], ["--size", "8"], ["--preset", "slow"], ["--preset", "fast", "--recipe", "r"],
+    ["--ladder"], ["--ladder", "--min-sqnr", "9", "--encodings", "e"],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", USAGE)

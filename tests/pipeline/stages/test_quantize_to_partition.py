@@ -204,6 +204,19 @@ def test_a_search_that_was_killed_goes_on_and_gives_the_same_files(tiny):
     assert small.said[-1].endswith("a larger quantize.budget tries them")
 
 
+def test_a_missed_floor_of_ap50_is_climbed_to_and_what_was_tried_is_kept(tiny):
+    strict = with_quantize(tiny.config, ladder=True, max_ap50_drop=0.0, range="entropy")
+    tiny.run("quantize", "export", "coverage", "partition", config=strict)
+    found = json.loads((tiny.folder / "quantize" / "ladder.json").read_text())
+    kept = [p for p in found["points"] if p["kept"]]
+    metrics = tiny.results["quantize"].metrics
+    assert kept[-1]["accuracy"] == metrics["ap50"]
+    assert found["float_ap50"] == metrics["float_ap50"]
+    assert found["reached"] == (metrics["float_ap50"] - metrics["ap50"] <= 0) == (not tiny.results["quantize"].gates)
+    assert kept[-1]["ms"] == pytest.approx(tiny.results["partition"].metrics["ms"])
+    assert kept[-1]["crossings"] == tiny.results["partition"].metrics["crossings"]
+
+
 def floor(config, value):
     return config.model_copy(update={"coverage": config.coverage.model_copy(update={"min_macs_on_npu": value})})
 
