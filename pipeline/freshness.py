@@ -34,7 +34,7 @@ class Stage:
         packs: packages of the project whose source files it copies into its result, imported or not.
         resumes: whether it goes on with what an earlier try with the same key left; any other starts from nothing.
         together: whether every process that ``torchrun`` started takes part; the others are the first one's.
-        switches: by the name of a setting, the parts of the configuration that it reads too where that is true.
+        switches: a setting, its value, and the parts of the configuration that it reads too where that is so.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Stage:
     packs: tuple[str, ...] = ()
     together: bool = False
     resumes: bool = False
-    switches: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    switches: tuple[tuple[str, object, tuple[str, ...]], ...] = ()
 
     def under(self, settings: Mapping[str, object]) -> "Stage":
         """The stage as ``settings`` make it: with all the sections that it reads."""
-        more = [name for switch, names in self.switches if settings.get(switch) for name in names]
+        more = [name for switch, value, names in self.switches if settings.get(switch) == value for name in names]
         return replace(self, sections=(*self.sections, *more))
 
 

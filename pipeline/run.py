@@ -51,9 +51,9 @@ STAGES: tuple[Stage, ...] = (
         "pipeline.stages.quantize",
         sections=("data", "preprocess", "train.model", "quantize", "export.opset", *_ARITHMETIC, *_DECODING),
         after=("train",),
-        libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
+        libraries=(*_TASK, "pytorch-lightning", "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
         resumes=True,
-        switches=(("quantize.ladder", _PLACEMENT),),
+        switches=(("quantize.ladder", True, _PLACEMENT), ("quantize.mode", "qat", ("train",))),
     ),
     Stage(
         "export",

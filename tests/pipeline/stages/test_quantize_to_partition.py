@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from smallmodels import TARGETS, run_onnx
 
 from pipeline import tasks
+from pipeline.config import QatConfig
 from pipeline.configfile import load
 from pipeline.cost import hosts
 from pipeline.errors import ModelError
@@ -215,6 +216,39 @@ def test_a_missed_floor_of_ap50_is_climbed_to_and_what_was_tried_is_kept(tiny):
     assert found["reached"] == (metrics["float_ap50"] - metrics["ap50"] <= 0) == (not tiny.results["quantize"].gates)
     assert kept[-1]["ms"] == pytest.approx(tiny.results["partition"].metrics["ms"])
     assert kept[-1]["crossings"] == tiny.results["partition"].metrics["crossings"]
+
+
+class Rising:
+    """A measure by which whatever comes later is better, or worse."""
+
+    def __init__(self, by):
+        self.by, self.seen = by, []
+
+    def of(self, model):
+        self.seen += [] if model in self.seen else [model]
+        return {"ap50": 0.5 + self.by * self.seen.index(model), "ap": 0.1}
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_what_is_trained_with_rounding_is_kept_only_if_the_measure_gains(tiny, monkeypatch, better):
+    measure = Rising(0.1 if better else -0.1)
+    monkeypatch.setattr(quantize, "_Measured", lambda *given: measure)
+    tiny.run("quantize")
+    before = tiny.files()
+    measure.seen.clear()
+    trained = with_quantize(tiny.config, mode="qat", qat=QatConfig(epochs=1, learning_rate=1e-2))
+    told = Stopped(stop=None)
+    tiny.run("quantize", config=trained, progress=told)
+    assert told.tried == ["qat, 1 epoch"]
+    kept = {True: "AP50 0.6000, 0.5000 without it, kept", False: "AP50 0.4000, 0.5000 without it, rolled back"}
+    assert told.said[-1] == f"qat, 1 epoch: {kept[better]}"
+    assert len(measure.seen) == 2
+    after = tiny.files()
+    assert after.keys() == before.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert ("quantize/quantized.onnx" in changed) is better
+    assert not changed & {"quantize/float.onnx", "quantize/encodings.json"}  # ranges and scales stay
+    tiny.run("export", "partition")
 
 
 def floor(config, value):
