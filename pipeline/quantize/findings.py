@@ -136,7 +136,7 @@ def _out_of_range(node: Node, encodings: Encodings) -> Iterator[str]:
     output = encodings.activations.get(node.outputs[0].name)
     if output is None:
         return
-    source = encodings.activations[node.required(0).name]
+    source = encodings.read(node.required(0).name, output.dtype) or output
     factors = source.scale * np.array(encodings.weights[node.required(1).name].scales) / output.scale
     exponents = np.frexp(factors)[1]
     if exponents.max() > SHIFT_MAX or exponents.min() < SHIFT_MIN:

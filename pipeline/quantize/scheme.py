@@ -18,6 +18,9 @@ FIXED_OUTPUT: Mapping[str, tuple[float, int]] = {
 }
 """Operators whose output has a fixed scale and zero point (TFLite int8 contract)."""
 
+FIXED_WIDE: Mapping[str, tuple[float, int]] = dict.fromkeys(FIXED_OUTPUT, (1 / 32768, 0))
+"""The same with int16 activations (TFLite)."""
+
 FIXED_SYMMETRIC: Mapping[str, tuple[float, int]] = dict.fromkeys(FIXED_OUTPUT, (1 / 128, 0))
 """The same where zero points are 0: one bit less for what is never negative, and 1 becomes 127/128."""
 
@@ -31,6 +34,8 @@ class Scheme:
         symmetric: whether activations have zero point 0.
         shared_scales: operators whose inputs share one scale.
         power_of_two: whether every scale is a power of two, so that a shift rescales.
+        types: the activation types that the target computes with, the narrowest first.
+        activations: the one that activations have unless told otherwise.
         contract: whose rounding weight scales are aligned to (``pipeline.quantize.aligned``); ``None`` aligns none.
     """
 
@@ -38,20 +43,26 @@ class Scheme:
     symmetric: bool = False
     shared_scales: frozenset[str] = frozenset()
     power_of_two: bool = False
+    types: tuple[str, ...] = ("int8",)
+    activations: str = "int8"
     contract: Contract | None = None
 
-    @property
-    def fixed(self) -> Mapping[str, tuple[float, int]]:
+    def fixed(self, dtype: str) -> Mapping[str, tuple[float, int]]:
         """Scale and zero point of the operators whose output always takes the same range."""
+        if dtype == "int16":
+            return FIXED_WIDE
         return FIXED_SYMMETRIC if self.symmetric else FIXED_OUTPUT
 
-    def activation(self, low: float, high: float) -> tuple[float, int]:
-        """Scale (a float32 value) and zero point of int8 that covers ``low`` to ``high``; 0 is exact.
+    def activation(self, low: float, high: float, dtype: str = "int8") -> tuple[float, int]:
+        """Scale (a float32 value) and zero point of ``dtype`` that covers ``low`` to ``high``; 0 is exact.
 
         Asymmetric as TFLite has it: ``real = scale * (q - zero_point)`` with q in [-128, 127]. Symmetric: zero point
-        0 and q in [-127, 127]. A power of two is the next one that still covers the range.
+        0 and q in [-127, 127]; int16 always, with q in [-32767, 32767]. A power of two is the next one that still
+        covers the range.
         """
         low, high = min(low, 0.0), max(high, 0.0)
+        if dtype == "int16":
+            return self.scale(max(-low, high, MIN_RANGE / 2) / 32767), 0
         if self.symmetric:
             return self.scale(max(-low, high, MIN_RANGE / 2) / 127), 0
         if high - low < MIN_RANGE:
@@ -69,14 +80,16 @@ def of(target: Target, power_of_two: bool = False) -> Scheme:
     """The scheme that ``target`` and its contract take; ``power_of_two`` narrows it further.
 
     Raises:
-        TargetError: its contract computes with other activations than int8.
+        TargetError: its contract does not compute with the activations that it quantizes models to.
     """
     wanted, contract = target.quantization, find_contract(target.contract)
-    if contract.activations != "int8":
-        what = f"its contract {contract.name} computes with {contract.activations}; models are quantized to int8"
-        raise TargetError(what, where=target.name, fix="name a contract with int8 activations")
+    if wanted.activations not in contract.types:
+        computes = f"its contract {contract.name} computes with {' and '.join(contract.types)}"
+        what = f"{computes}; models are quantized to {wanted.activations}"
+        raise TargetError(what, where=target.name, fix=f"name a contract with {wanted.activations} activations")
+    types = tuple(kind for kind in contract.types if kind in ("int8", "int16"))
     symmetric = wanted.symmetric or contract.symmetric
     shifts = power_of_two or contract.multiplier_bits == 1
-    return Scheme(
-        target.per_channel(), symmetric, frozenset(wanted.shared_scales), shifts, None if shifts else contract
-    )
+    shared = frozenset(wanted.shared_scales)
+    aligned = None if shifts else contract
+    return Scheme(target.per_channel(), symmetric, shared, shifts, types, wanted.activations, aligned)

@@ -72,7 +72,7 @@ def softmax(operation: Operation, inputs: tuple[Values, ...]) -> Values:
     exponential = exp_of_negative(np.where(counted, scaled, 0), _DIFF_BITS)
     terms = np.where(counted, divide_half_away(exponential, _SUM_BITS), 0)
     total = terms.sum(axis=-1, keepdims=True)
-    headroom = _leading_zeros(total)
+    headroom = leading_zeros(total)
     reciprocal = reciprocal_of_one_plus((total << headroom) - (INT32_MAX + 1))
     product = doubling_high_multiply(reciprocal, exponential)
     rounded = divide_half_away(product, _SUM_BITS - headroom + 31 - 8)
@@ -81,7 +81,7 @@ def softmax(operation: Operation, inputs: tuple[Values, ...]) -> Values:
     return result.astype(operation.output.dtype)
 
 
-def _leading_zeros(values: Integers) -> Integers:
+def leading_zeros(values: Integers) -> Integers:
     """Leading zero bits of positive 32-bit integers; exact, as float64 holds them."""
     exponents: NDArray[np.int32] = np.frexp(values.astype(np.float64))[1]
     return 32 - exponents.astype(np.int64)

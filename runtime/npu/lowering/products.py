@@ -4,20 +4,16 @@ A convolution of integers is exact in float32, in any order of summation, while 
 weights and the input's range prove it. Beyond that, pieces of the input channels are added up in float64.
 """
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
+from runtime.npu.lowering.wide import HALF, Products, exact_pieces, halves, one_rounding, total
 from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Scaling, find_steps, fit, fit_long, fit_wide, scaling
 
 Shape = tuple[int, ...]
-
-Products = Callable[[str, NDArray[np.float32], NDArray[np.float32] | None], str]
-"""Append the sums of products of a value with a weight, plus a bias, and give their name."""
 
 INT16_LIMIT = 2**15 - 1
 
@@ -98,7 +94,11 @@ def matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) ->
         (np.array([min(*corners, 0)]), np.array([max(*corners, 0)])),
         (low - zero, high - zero),
     )
-    formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
+    if operation.contract.activations == "int16":
+        factor = operation.constant("multiplier"), operation.constant("shift")
+        formula = one_rounding(operation.contract, *factor, np.array([max(map(abs, corners))]))
+    else:
+        formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
     if formula is None:
         return None
     wide = [builder.cast(builder.centred(value), "float64") for value in inputs]
@@ -117,17 +117,20 @@ def saturates(operation: Operation, source: Range) -> bool:
 
 def _floating(builder: Builder, operation: Operation, source: Value, products: Products) -> str | None:
     """Sums of products with their bias, requantized; ``None`` when nothing is proven exact."""
-    if operation.contract.activations == "int16" or saturates(operation, source.range):
+    if saturates(operation, source.range):
         return None
     bias, sequence = operation.constant("bias"), _is_sequence(operation)
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     low, high = integer.reach(weight, source.range)
     scaled = integer.products_scaling(operation, source.range)
-    x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
-    partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
-    if partial >= MAX_ACCUMULATOR:
-        made = _wide(builder, operation, (x, source.range), products, scaled)
+    int16, partial = (
+        source.spec.dtype == "int16",
+        max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max())),
+    )
+    if int16 or partial >= MAX_ACCUMULATOR:
+        made = _wide(builder, operation, source, products, scaled)
     else:
+        x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
         formula = fit(scaled, images=weight.ndim == 4)
         if formula is None:
             return None
@@ -162,34 +165,22 @@ def _along(operation: Operation) -> Shape:
     return (1,) * (len(operation.output.shape) - 1) + (channels,)
 
 
-def _wide(
-    builder: Builder, operation: Operation, source: tuple[str, Range], products: Products, scaled: Scaling
-) -> str | None:
-    """As ``_floating`` for sums beyond float32: pieces of the input channels, added up in float64 with the bias."""
-    (name, range_), weight, formula = source, operation.instruction.constants["weight"], fit_wide(scaled)
-    low, high = integer.reach(weight, range_)
-    pieces = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
+def _wide(builder: Builder, operation: Operation, source: Value, products: Products, scaled: Scaling) -> str | None:
+    """As ``_floating`` for sums beyond float32, which are added up in float64 with the bias."""
+    weight, shape = operation.instruction.constants["weight"], _along(operation)
+    if source.spec.dtype == "int16":
+        largest = np.maximum(np.abs(scaled.low), np.abs(scaled.high))
+        factor = operation.constant("multiplier"), operation.constant("shift")
+        formula, range_ = one_rounding(operation.contract, *factor, largest), HALF
+    else:
+        formula, range_ = fit_wide(scaled), source.range
+    pieces = exact_pieces(weight, range_)
     grouped = weight.ndim == 4 and operation.integer("group") > 1
-    parts = [part for part in np.array_split(np.arange(weight.shape[1]), pieces) if len(part)]
-    if formula is None or (grouped and pieces > 1) or not _all_exact(weight, parts, range_):
+    if formula is None or pieces is None or (grouped and len(pieces) > 1):
         return None
-    shape = _along(operation)
-    total = builder.constant(operation.constant("bias").astype(np.float64).reshape(shape))
-    for part in parts:
-        piece = name
-        if pieces > 1:
-            axis = 1 if weight.ndim == 4 else len(shape) - 1
-            limits = [builder.constant(np.array([end])) for end in (part[0], part[-1] + 1, axis)]
-            piece = builder.node("Slice", [piece, *limits])
-        exact = builder.cast(products(piece, weight[:, part].astype(np.float32), None), "float64")
-        total = builder.node("Add", [exact, total])
-    return formulas.scale_long(builder, total, formula, scaled.bounds, shape)
-
-
-def _all_exact(weight: NDArray[np.generic], parts: Sequence[NDArray[np.intp]], range_: Range) -> bool:
-    """Whether float32 holds every sum of each part."""
-    for part in parts:
-        low, high = integer.reach(weight[:, part], range_)
-        if max(-int(low.min()), int(high.max())) >= MAX_ACCUMULATOR:
-            return False
-    return True
+    parts = halves(builder, source) if source.spec.dtype == "int16" else [(builder.centred(source), 1.0)]
+    if _is_sequence(operation):
+        parts = [(_lifted(builder, operation, name), factor) for name, factor in parts]
+    bias = builder.constant(operation.constant("bias").astype(np.float64).reshape(shape))
+    acc = builder.node("Add", [total(builder, weight, parts, pieces, products), bias])
+    return formulas.scale_long(builder, acc, formula, scaled.bounds, shape)

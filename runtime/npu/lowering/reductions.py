@@ -72,7 +72,7 @@ def reduce_sum(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
 def _scaled_sum(
     builder: Builder, operation: Operation, value: Value, scaled: Scaling, add_up: Callable[[str], str]
 ) -> Value | None:
-    if max(-int(scaled.low[0]), int(scaled.high[0])) >= MAX_ACCUMULATOR or operation.contract.activations == "int16":
+    if max(-int(scaled.low[0]), int(scaled.high[0])) >= MAX_ACCUMULATOR:
         return None
     formula = fit(scaled, images=False)
     if formula is None or isinstance(formula, CorrectedFormula):

@@ -66,7 +66,7 @@ def test_symmetric_covers_the_range_on_both_sides():
     wanted = Scheme(symmetric=True)
     assert wanted.activation(-1.0, 127.0) == (1.0, 0)
     assert wanted.activation(-254.0, 3.0) == (2.0, 0)
-    assert wanted.fixed["Sigmoid"] == (1 / 128, 0)
+    assert wanted.fixed("int8")["Sigmoid"] == (1 / 128, 0)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
