@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from pipeline.errors import ModelError
 from pipeline.graph.view import Node, view
 from pipeline.quantize.constants import copied, store
-from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
+from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding, computed_in
 from pipeline.quantize.operators import OPERATORS
-from pipeline.quantize.weights import channel_bias, has_weight
+from pipeline.quantize.weights import channel_bias, has_weight, source_encoding
 from runtime.npu.contracts import Contract
 
 
@@ -78,7 +78,9 @@ class QuantizedNetwork(nn.Module):
             ModelError: it has an operator that cannot be trained here, with its name.
         """
         super().__init__()
-        self._model, self._encodings, self._limits = model, encodings, contract.limits
+        self._model, self._encodings = model, encodings
+        kinds = {dtype: contract.by_type(dtype) for dtype in ("int8", "int16")}
+        self._limits = {dtype: found.limits for dtype, found in kinds.items() if found is not None}
         self._graph = view(model)
         odd = next((n for n in self._graph.nodes if not n.standard or n.op not in OPERATORS), None)
         if odd is not None:
@@ -121,7 +123,7 @@ class QuantizedNetwork(nn.Module):
     def _input(self, node: Node, index: int, values: Mapping[str, Tensor]) -> Tensor:
         tensor = node.required(index)
         if tensor.constant is None:
-            return values[tensor.name]
+            return self._converted(node, tensor.name, values[tensor.name])
         key = self._names[tensor.name]
         own: Tensor = self.trained[key] if key in self.trained else self.get_buffer(key)
         if key not in self.trained or node.name not in self._weighted:
@@ -136,14 +138,20 @@ class QuantizedNetwork(nn.Module):
         encoding = self._encodings.weights.get(node.required(1).name)
         if encoding is None or channel_bias(node) is None:
             return values
-        step = self._encodings.activations[node.required(0).name].scale
+        step = source_encoding(self._graph, node, self._encodings).scale
         scales = torch.tensor(encoding.scales, dtype=values.dtype, device=values.device) * step
         scaled = values / scales
         return (scaled + (torch.round(scaled) - scaled).detach()) * scales
 
     def _activation(self, name: str, values: Tensor) -> Tensor:
         encoding = self._encodings.activations.get(name)
-        return values if encoding is None else rounded(values, encoding, self._limits)
+        return values if encoding is None else rounded(values, encoding, self._limits[encoding.dtype])
+
+    def _converted(self, node: Node, name: str, values: Tensor) -> Tensor:
+        """An activation as ``node`` reads it: rounded to the type that it computes in."""
+        kind = computed_in(self._graph, node, self._encodings.activations)
+        own, read = self._encodings.activations.get(name), self._encodings.read(name, kind)
+        return values if read is None or read == own else rounded(values, read, self._limits[read.dtype])
 
     def written(self) -> onnx.ModelProto:
         """A copy of the float model with the weights and biases as they are now.

@@ -1,4 +1,4 @@
-"""Departures from one quantization for all: layers in real numbers, or with a weight scale per channel."""
+"""Departures from one quantization for all: real numbers, a weight scale per channel, int16 activations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ import onnx
 from pipeline.graph.fusion import units
 from pipeline.graph.view import Graph, Node, Tensor, view
 from pipeline.graph.weighted import WEIGHTED
-from pipeline.quantize import weights
+from pipeline.quantize import ptq, weights
 from pipeline.quantize.aligned import align
 from pipeline.quantize.constants import copied, store
 from pipeline.quantize.encodings import Encodings, WeightEncoding
@@ -25,31 +25,35 @@ class Variant:
     Attributes:
         floats: operators that compute in real numbers, by name; they run on the CPU.
         per_channel: operators with one weight scale per output channel though the scheme has one per tensor.
+        wide: activations in int16, by tensor; what shares a scale with one of them is int16 too.
     """
 
     floats: frozenset[str] = frozenset()
     per_channel: frozenset[str] = frozenset()
+    wide: frozenset[str] = frozenset()
 
     @property
     def layers(self) -> frozenset[str]:
-        """The operators that depart."""
+        """The operators whose weights depart."""
         return self.floats | self.per_channel
 
     def __or__(self, other: "Variant") -> "Variant":
         """Both departures."""
-        return Variant(self.floats | other.floats, self.per_channel | other.per_channel)
+        return Variant(self.floats | other.floats, self.per_channel | other.per_channel, self.wide | other.wide)
 
     def __bool__(self) -> bool:
         """Whether it departs at all."""
-        return bool(self.layers)
+        return bool(self.layers or self.wide)
 
 
 def varied(state: State, variant: Variant, scheme: Scheme) -> State:
     """``state`` with the departures of ``variant`` from ``scheme``, its layers with the weights of the float model.
 
     Raises:
-        ModelError: a weight or a bias holds values that are not finite.
+        ModelError: a weight or a bias holds values that are not finite, or the target does not compute with int16.
     """
+    if variant.wide:
+        state = _widened(state, variant.wide, scheme)
     if state.exact is not None:
         state = replace(state, model=_restored(state.model, state.exact, variant.layers))
     graph, encodings = view(state.model), state.encodings
@@ -58,6 +62,30 @@ def varied(state: State, variant: Variant, scheme: Scheme) -> State:
     if variant.floats:
         encodings = _floated(graph, encodings, variant.floats)
     return replace(state, encodings=encodings)
+
+
+def _widened(state: State, tensors: frozenset[str], scheme: Scheme) -> State:
+    """``state`` with ``tensors`` in int16.
+
+    Weights keep their scales, for which they may have been rounded, but where a bias needs a larger one: int16 reads
+    finer steps.
+    """
+    choosing, before = replace(state.choosing, wide=state.choosing.wide | tensors), state.encodings
+    graph = view(state.model)
+    made = ptq.quantize(graph, state.calibration.histograms, scheme, choosing, state.least_error)
+    made = replace(made, activations={n: e for n, e in made.activations.items() if n in before.activations})
+    own = {n.op for n in graph.nodes if n.standard and n.op in WEIGHTED}
+    finer = weights.encode(graph, made, replace(scheme, per_channel=dict.fromkeys(own, True)), state.least_error)
+    kinds = {name: finer if e.axis is not None else made.weights for name, e in before.weights.items()}
+    kept = {name: _at_least(e, kinds[name][name]) for name, e in before.weights.items()}
+    return replace(state, encodings=replace(made, weights=kept), choosing=choosing)
+
+
+def _at_least(before: WeightEncoding, needed: WeightEncoding) -> WeightEncoding:
+    """``before`` with each scale that is smaller than ``needed`` made as large."""
+    if before.axis != needed.axis:
+        return needed
+    return replace(before, scales=tuple(map(max, before.scales, needed.scales)))
 
 
 def _restored(model: onnx.ModelProto, exact: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
@@ -84,10 +112,11 @@ def _per_channel(graph: Graph, state: State, names: frozenset[str], scheme: Sche
     """The encodings of ``state``, those of the weights of ``names`` with a scale per output channel."""
     chosen = {n.required(1).name for n in _weighted(graph, state.encodings) if n.name in names}
     finer = replace(scheme, per_channel=dict.fromkeys(scheme.per_channel, True))
-    made = weights.encode(graph, state.encodings.activations, finer, state.least_error)
-    found = Encodings(state.encodings.activations, {**state.encodings.weights, **_only(made, chosen)})
+    before = state.encodings
+    made = weights.encode(graph, before, finer, state.least_error)
+    found = replace(before, weights={**before.weights, **_only(made, chosen)})
     aligned = found if scheme.contract is None else align(graph, found, scheme.contract)
-    return Encodings(found.activations, {**state.encodings.weights, **_only(aligned.weights, chosen)})
+    return replace(found, weights={**before.weights, **_only(aligned.weights, chosen)})
 
 
 def _only(encodings: Mapping[str, WeightEncoding], names: set[str]) -> Mapping[str, WeightEncoding]:
@@ -117,6 +146,7 @@ def _floated(graph: Graph, encodings: Encodings, names: frozenset[str]) -> Encod
     return Encodings(
         {name: e for name, e in encodings.activations.items() if name not in inside},
         {name: e for name, e in encodings.weights.items() if name not in freed},
+        {name: e for name, e in encodings.converted.items() if name not in inside},
     )
 
 

@@ -1,9 +1,9 @@
 """The mixed-precision ladder: what is tried, in order, when int8 on the NPU misses the floor of accuracy.
 
 Better ranges, then recovery, which cost nothing on the device; then layer by layer a weight scale per channel on the
-host where the NPU takes none, and last real numbers on the host. Within a rung the layers that lose most alone are
-tried one at a time, ranked by the decibels that each gains per millisecond that it adds, crossings included, and added
-up in that order until the floor is reached.
+host where the NPU takes none, int16 activations where its contract has them, and last real numbers on the host. Within
+a rung the layers that lose most alone are tried one at a time, ranked by the decibels that each gains per millisecond
+that it adds, crossings included, and added up in that order until the floor is reached.
 """
 
 import time
@@ -215,12 +215,12 @@ def _layers(climbing: _Climb, rung: str, offered: "Offer") -> None:
         ground.search.progress,
     )
     tried: list[tuple[Scored, Variant]] = []
-    for what, variant in offered(ground, base, _by_loss(base, rows)):
+    for what, variant in offered(ground, base, sorted(rows, key=lambda row: row.alone_db)):
         if ground.search.budget.spent:
             climbing.untried.append(f"{rung}: {what}")
         else:
             state = varied(base, variant, ground.scheme)
-            tried.append((climbing.step(rung, what, sorted(variant.layers), state), variant))
+            tried.append((climbing.step(rung, what, _changed(variant), state), variant))
     stood, together = "", Variant()
     for scored, variant in sorted(tried, key=lambda each: each[0][0].worth, reverse=True):
         joined = together | variant
@@ -231,48 +231,64 @@ def _layers(climbing: _Climb, rung: str, offered: "Offer") -> None:
             stood, together = what, joined
 
 
+def _changed(variant: Variant) -> Sequence[str]:
+    """The operators and activations that depart."""
+    return sorted(variant.layers | variant.wide)
+
+
 def _added(climbing: _Climb, what: str, state: State, joined: Variant, scored: Scored) -> bool:
     """Stand on ``joined`` if that is better than what is stood on; ``scored`` is what the last of it came to alone."""
     if what != scored[0].what:
         if climbing.ground.search.budget.spent:
             climbing.untried.append(f"{scored[0].rung}: {what}")
             return False
-        scored = climbing.step(scored[0].rung, what, sorted(joined.layers), state)
+        scored = climbing.step(scored[0].rung, what, _changed(joined), state)
     if scored[0].gain_db <= 0:
         return False
     climbing.keep(scored, state)
     return True
 
 
-def _by_loss(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:
-    """The operators with quantized weights, those that lose most alone first, as many as are tried."""
+Offer = Callable[[Ground, State, Sequence[Sensitivity]], Sequence[tuple[str, Variant]]]
+"""What a rung offers of layers, those that lose most alone first."""
+
+
+def _weighted(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:
+    """The operators with quantized weights among ``rows``, as many as are tried."""
     nodes = {n.name: n for n in view(state.model).nodes if has_weight(n, state.encodings.activations)}
-    lossy = sorted(rows, key=lambda row: row.alone_db)
-    return [nodes[row.node] for row in lossy if row.node in nodes][:MOST_LAYERS]
+    known = [nodes[row.node] for row in rows if row.node in nodes]
+    return [n for n in known if n.required(1).name in state.encodings.weights][:MOST_LAYERS]
 
 
-Offer = Callable[[Ground, State, Sequence[Node]], Sequence[tuple[str, Variant]]]
-
-
-def per_channel(ground: Ground, state: State, nodes: Sequence[Node]) -> Sequence[tuple[str, Variant]]:
+def per_channel(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
     """A weight scale per channel, for operators whose NPU has a rule against it; the host computes these in int8."""
     rules = {op: known.rules for op, known in ground.target.operators.items()}
     return [
         (node.name, Variant(per_channel=frozenset({node.name})))
-        for node in nodes
+        for node in _weighted(state, rows)
         if state.encodings.weights[node.required(1).name].axis is None
         and channel_axis(node) is not None
         and any(use.rule == "per_tensor_weights" for use in (*ground.target.rules, *rules.get(node.op, ())))
     ]
 
 
-def on_host(ground: Ground, state: State, nodes: Sequence[Node]) -> Sequence[tuple[str, Variant]]:
+def int16(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
+    """Int16 activations where the contract has them: what one layer gives, and all of them."""
+    narrow = {name for name, e in state.encodings.activations.items() if e.dtype != "int16"}
+    if "int16" not in ground.scheme.types or not narrow:
+        return []
+    chosen = [row for row in rows if row.tensor in narrow][:MOST_LAYERS]
+    alone = [(row.node, Variant(wide=frozenset({row.tensor}))) for row in chosen]
+    return [*alone, ("every layer", Variant(wide=frozenset(narrow)))]
+
+
+def on_host(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
     """Real numbers on the host: of one layer, and from there on to the end."""
-    graph = view(state.model)
+    graph, nodes = view(state.model), _weighted(state, rows)
     alone = [(node.name, Variant(floats=unit_of(graph, node.name))) for node in nodes]
     tails = [(f"{n.name} and all after it", Variant(floats=tail_of(graph, n.name))) for n in nodes[:MOST_TAILS]]
     return [*alone, *tails]
 
 
-RUNGS: Mapping[str, Offer] = {"per channel": per_channel, "cpu": on_host}
+RUNGS: Mapping[str, Offer] = {"per channel": per_channel, "int16": int16, "cpu": on_host}
 """The rungs that change layers, in order."""

@@ -15,7 +15,7 @@ class Point:
     Attributes:
         rung: of the ladder.
         what: in words.
-        layers: operators that depart from the scheme.
+        layers: operators, and activations in int16, that depart from the scheme.
         sqnr_db: of all outputs, averaged, on the judging images.
         accuracy: of the task; ``None`` where it was not measured.
         price: estimated.

@@ -1,6 +1,7 @@
 """The mixed-precision ladder: what departs where, what it gains, what it costs, and where it ends."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,16 @@ def skewed():
     return made
 
 
-def ground(floating, floor, chip="stm32mp2", search=None, measure=lambda made: None):
+WIDE = target("stm32mp2").model_copy(update={"contract": "tflite-r1/tflite-r8"})
+"""A target that computes with int16 too."""
+
+
+def ground(floating, floor, aim=None, search=None, measure=lambda made: None):
     taken = calibrate(floating, view(floating), SEEN, True)
     recipe = PRESETS["fast"]
     parts, _ = split(len(SEEN), recipe, lambda: SEEN, lambda places: [SEEN[p] for p in places])
-    aim, host = target(chip), hosts.named(target(chip).host)
+    aim = aim or target("stm32mp2")
+    host = hosts.named(aim.host)
     price = pricer(aim, host, Demands(prices=False, objective="coverage"))
     scheme = schemes.of(aim)
     stand = Ground(
@@ -69,9 +75,9 @@ def test_layers_in_real_numbers_have_the_weights_that_were_never_rounded():
         assert np.allclose(run_onnx(exact, {"x": image})["y"], run_onnx(net(), {"x": real})["y"], atol=1e-5)
 
 
-def scored(state, chip="stm32mp2", floating=None):
+def scored(state, floating, aim=None):
     wanted = [run_onnx(floating, {"x": image}) for image in SEEN]
-    return score(Engine(state.quantized(), target(chip)), SEEN, wanted).sqnr_db
+    return score(Engine(state.quantized(), aim or target("stm32mp2")), SEEN, wanted).sqnr_db
 
 
 def test_a_layer_in_real_numbers_has_no_error_of_its_own():
@@ -88,7 +94,7 @@ def test_a_layer_in_real_numbers_has_no_error_of_its_own():
     assert {unit.name: unit.device for unit in engine.units if unit.device == "cpu"} == {"Conv": "cpu"}
     assert "w1" not in alone.encodings.weights
     assert alone.encodings.activations.keys() == found.state.encodings.activations.keys()  # it goes on to the NPU
-    assert scored(alone, floating=floating) > scored(found.state, floating=floating)
+    assert scored(alone, floating) > scored(found.state, floating)
     onnx.checker.check_model(alone.quantized())
     for image in SEEN[:2]:  # what the engine computes is what ONNX Runtime makes of the file
         own, other = engine.run(image)["y"], run_onnx(alone.quantized(), {"x": image})["y"]
@@ -106,7 +112,7 @@ def test_from_a_layer_to_the_end_nothing_is_quantized():
     assert not names & {"Conv", "Clip", "Conv#2", "Relu"}
     late = varied(found.state, Variant(names), schemes.Scheme())
     assert found.state.encodings.activations.keys() - late.encodings.activations.keys() == {"e", "f", "p", "q", "y"}
-    assert scored(late, floating=floating) > scored(last, floating=floating) > scored(found.state, floating=floating)
+    assert scored(late, floating) > scored(last, floating) > scored(found.state, floating)
 
 
 def test_a_scale_per_channel_where_the_scheme_has_one():
@@ -116,7 +122,35 @@ def test_a_scale_per_channel_where_the_scheme_has_one():
     changed = {name for name, e in finer.encodings.weights.items() if e != found.state.encodings.weights[name]}
     assert changed == {"w1"}
     assert len(finer.encodings.weights["w1"].scales) == 12
-    assert scored(finer, floating=floating) > scored(found.state, floating=floating) + 3
+    assert scored(finer, floating) > scored(found.state, floating) + 3
+
+
+def test_int16_of_one_layer_and_of_all():
+    floating = net()
+    stand, found = ground(floating, 0, WIDE)
+    before = scored(found.state, floating, WIDE)
+    one = varied(found.state, Variant(wide=frozenset({"d"})), stand.scheme)
+    assert {n for n, e in one.encodings.activations.items() if e.dtype == "int16"} == {"d"}
+    assert one.encodings.weights["w1"] == found.state.encodings.weights["w1"]
+    every = varied(found.state, Variant(wide=frozenset(found.state.encodings.activations)), stand.scheme)
+    engine = Engine(every.quantized(), WIDE)
+    assert {unit.device for unit in engine.units} == {"npu"}
+    assert {spec.dtype for spec in engine.specs.values()} == {"int16"}
+    assert scored(every, floating, WIDE) > before + 3
+    pairs = zip(every.encodings.weights.values(), found.state.encodings.weights.values(), strict=True)
+    assert all(a >= b for wide, narrow in pairs for a, b in zip(wide.scales, narrow.scales, strict=True))
+
+
+def test_the_rung_of_int16_comes_before_the_host(monkeypatch):
+    monkeypatch.setattr(ladder, "_recipes", lambda asked: [])
+    stand, found = ground(net(), 190.0, WIDE)
+    climbed = climb(stand, found)
+    assert list(dict.fromkeys(p.rung for p in climbed.points)) == ["as asked", "per channel", "int16", "cpu"]
+    whole = next(p for p in climbed.points if p.what == "every layer")
+    assert whole.gain_db > 0
+    assert set(whole.layers) == {"x", "b", "d", "e", "f", "p", "q", "y"}
+    rows = ladder.sensitivities(Engine(found.state.quantized(), WIDE), net(), SEEN[:2])
+    assert ladder.int16(replace(stand, scheme=schemes.of(target("stm32mp2"))), found.state, rows) == []
 
 
 def test_a_floor_that_int8_reaches_needs_no_rung():
@@ -170,7 +204,7 @@ def test_what_is_added_up_comes_in_the_order_of_its_worth(whole):
 def test_accuracy_is_measured_of_what_is_kept_and_may_end_the_climb():
     levels = iter([0.5, 0.9])
     stand, found = ground(skewed(), 0.0, measure=lambda made: next(levels))
-    stand = Ground(**{**vars(stand), "enough": lambda db, accuracy: accuracy > 0.8})
+    stand = replace(stand, enough=lambda db, accuracy: accuracy > 0.8)
     climbed = climb(stand, found)
     assert [p.accuracy for p in climbed.points if p.kept] == [0.5, 0.9]
     assert climbed.reached
