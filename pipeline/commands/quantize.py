@@ -23,7 +23,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Where to write; MODEL.int8.onnx unless given.")
 ]
 EncodingsFile = Annotated[
-    Path | None, typer.Option("--encodings", metavar="FILE", help="Take these scales as they are; choose none.")
+    Path | None,
+    typer.Option("--encodings", metavar="FILE", help="Take these scales as they are, ours or AIMET's; choose none."),
 ]
 Numbers = Annotated[str, typer.Option(metavar="R,G,B", help="Of pixels from 0 to 1, for images.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Where the model leaves it open.")]

@@ -69,7 +69,7 @@ def quantize(
     types = _types(groups, scheme, choose)
     ranges = {t.name: _range(graph, t, histograms[t.name], scheme, choose, types[t.name]) for t in wanted}
     encoded = _encode(graph, groups, ranges, scheme, types)
-    first = Encodings(encoded, {}, _converted(graph, encoded, scheme))
+    first = Encodings(encoded, {}, converted(graph, encoded, scheme))
     found = replace(first, weights=weights.encode(graph, first, scheme, mse_weights))
     return found if scheme.contract is None else align(graph, found, scheme.contract)
 
@@ -86,7 +86,7 @@ def _types(groups: Iterable[Sequence[str]], scheme: Scheme, choose: Choosing) ->
     return found
 
 
-def _converted(
+def converted(
     graph: Graph, encoded: Mapping[str, ActivationEncoding], scheme: Scheme
 ) -> Mapping[str, ActivationEncoding]:
     """How operators of the other type read an activation: int8 as int16 exactly, int16 as int8 over its range."""

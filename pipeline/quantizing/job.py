@@ -17,7 +17,7 @@ from pipeline.graph.model import check as checked
 from pipeline.graph.model import load
 from pipeline.graph.view import view
 from pipeline.progress import counted
-from pipeline.quantize import encodings, findings, trials
+from pipeline.quantize import aimet, encodings, findings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize.budget import Budget
@@ -237,7 +237,7 @@ def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts:
     scheme = schemes.of(order.target, order.recipe.power_of_two)
     if order.encodings is None:
         return trials.run(prepared.model, calibration, parts, order.recipe, order.target, scheme, search)
-    given = encodings.load(order.encodings)
+    given = aimet.load(order.encodings, view(prepared.model), scheme)
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
     return trials.Found(state, (), (), None)

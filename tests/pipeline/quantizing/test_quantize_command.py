@@ -73,6 +73,16 @@ def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, cap
     assert (folder / "taken.onnx").read_bytes() == (folder / "plain.onnx").read_bytes()
 
 
+def test_encodings_of_another_tool_are_taken(folder, capsys):
+    theirs = Path(__file__).parents[1] / "quantize" / "aimet-1.0.0.json"
+    assert quantize(folder, "--encodings", theirs, "--json", target="ethos-u55-256") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["trials"] == []
+    assert report["sqnr_db"] > 20
+    assert quantize(folder, "--encodings", theirs) == 1
+    assert "has a scale per channel; the target takes one per tensor" in capsys.readouterr().err
+
+
 def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert quantize(folder, "--out", folder / "whole.onnx") == 0
     capsys.readouterr()
