@@ -66,6 +66,7 @@ class Recipe(_Part):
     judging_images: int = Field(16, ge=1, description="of the others, to decide with")
     overrides: tuple[Override, ...] = ()
     calibrated: Calibrated | None = None
+    kept: tuple[str, ...] = Field((), description="what was kept when it was saved; a later range replaces an earlier")
     metrics: Mapping[str, float] = Field(default_factory=dict, description="what came out when it was saved")
 
     @field_validator("percentiles")

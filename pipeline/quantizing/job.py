@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
 from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
-from pipeline.quantizing.ladder import Ground, Ladder, climb
+from pipeline.quantizing.ladder import Ground, Ladder, climb, kept
 from pipeline.quantizing.price import pricer
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
@@ -149,7 +149,7 @@ def run(order: Order, progress: Progress) -> Done:
     scored = _judged(engine, prepared, parts, progress)
     layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
-    _save(order, state, calibrated, scored)
+    _save(order, state, scored, {"calibrated": calibrated, "kept": kept(found.trials, ladder)})
     if not untried:
         journal.finish()
     left_out = search.left_out(found.trials, untried, f"the same command goes on from {order.journal.name}")
@@ -187,10 +187,10 @@ def _written(path: Path, state: trials.State) -> onnx.ModelProto:
     return load(path)
 
 
-def _save(order: Order, state: trials.State, calibrated: Calibrated, scored: Score) -> None:
-    """The encodings and the recipe beside the quantized file."""
+def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, object]) -> None:
+    """The encodings and the recipe beside the quantized file, with what was ``used`` and what came out."""
     metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
-    saved = order.recipe.model_copy(update={"target": order.target.name, "calibrated": calibrated, "metrics": metrics})
+    saved = order.recipe.model_copy(update={"target": order.target.name, **used, "metrics": metrics})
     state.encodings.save(order.encodings_out)
     _write(order.recipe_out, recipes.dump(saved).encode())
 

@@ -23,7 +23,7 @@ from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.score import Score
 from pipeline.quantize.sensitivity import Sensitivity, sensitivities
 from pipeline.quantize.split import Split
-from pipeline.quantize.trials import Found, Search, State
+from pipeline.quantize.trials import Found, Search, State, Trial
 from pipeline.quantize.variants import Variant, tail_of, unit_of, varied
 from pipeline.quantize.weights import has_weight
 from pipeline.quantizing.pareto import Point, as_row, marked
@@ -86,6 +86,12 @@ class Ladder:
     state: State
     reached: bool
     untried: tuple[str, ...]
+
+
+def kept(made: Sequence[Trial], ladder: Ladder | None) -> tuple[str, ...]:
+    """What was kept of a search and of the ladder above it, in order."""
+    points = () if ladder is None else ladder.points[1:]
+    return (*(t.what for t in made if t.kept), *(f"{p.rung}: {p.what}" for p in points if p.kept))
 
 
 def document(ladder: Ladder) -> Mapping[str, Any]:
@@ -176,14 +182,14 @@ def _recipes(asked: Recipe) -> Sequence[tuple[str, Recipe]]:
     """The recipes above ``asked``, without those that name nothing new."""
     best = PRESETS["best"]
     own = ("learning_images", "judging_images", "overrides", "power_of_two")
-    kept = {name: getattr(asked, name) for name in own}
+    same = {name: getattr(asked, name) for name in own}
     ranges = {name: getattr(best, name) for name in ("range", "percentiles", "weight_range")}
     found = []
     if not (set(best.range) <= set(asked.range) and set(best.weight_range) <= set(asked.weight_range)):
-        found.append(("better range", Recipe().model_copy(update={**ranges, **kept})))
+        found.append(("better range", Recipe().model_copy(update={**ranges, **same})))
     recovered = (asked.equalize, asked.rounding, asked.bias_correction)
     if recovered != (best.equalize, best.rounding, best.bias_correction):
-        found.append(("recovery", best.model_copy(update=kept)))
+        found.append(("recovery", best.model_copy(update=same)))
     return found
 
 
@@ -199,8 +205,8 @@ def _again(climbing: _Climb, rung: str, recipe: Recipe) -> None:
     search = replace(ground.search, prefix=f"{rung}: ")
     found = trials.run(ground.model, ground.calibration, ground.images, recipe, ground.target, ground.scheme, search)
     climbing.untried += found.untried
-    kept = [trial.what.removeprefix(search.prefix) for trial in found.trials if trial.kept]
-    scored = climbing.step(rung, kept[-1], (), found.state, found.score)
+    best = [trial.what.removeprefix(search.prefix) for trial in found.trials if trial.kept][-1]
+    scored = climbing.step(rung, best, (), found.state, found.score)
     if scored[0].gain_db > 0:
         climbing.keep(scored, found.state)
 

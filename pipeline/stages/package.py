@@ -129,7 +129,8 @@ def _quantization(path: Path) -> Mapping[str, str]:
     """How the model was quantized: the recipe as JSON, the calibration images' digest, and what came out."""
     recipe = recipes.read(path)
     used = recipe.calibrated
-    facts = {"quantize.recipe": recipe.model_dump_json(by_alias=True, exclude={"calibrated", "metrics"})}
+    facts = {"quantize.recipe": recipe.model_dump_json(by_alias=True, exclude={"calibrated", "kept", "metrics"})}
+    facts |= {"quantize.kept": "; ".join(recipe.kept)} if recipe.kept else {}
     if used is not None:
         facts |= {"quantize.calibration_images": str(used.images), "quantize.calibration_sha256": used.digest}
     return {**facts, **{f"quantize.{name}": f"{value:.6g}" for name, value in recipe.metrics.items()}}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from pipeline.quantize.recipe import Calibrated, Recipe
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
 from pipeline.quantize.split import Split, split
-from pipeline.quantize.trials import Search
+from pipeline.quantize.trials import Search, Trial
 from pipeline.quantizing import ladder as ladders
 from pipeline.quantizing.ladder import Ground, Ladder, climb
 from pipeline.quantizing.price import pricer
@@ -74,7 +75,7 @@ def run(context: Context) -> Result:
     save(model, context.out / FLOAT_MODEL)
     float_scores = _evaluated(task, infer_onnx(model.SerializeToString(), task), context.progress, "float")
     measured = _Measured(task, target, context.progress)
-    state, calibrated = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
+    state, used = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
     quantized = check(state.quantized(), context.out / QUANTIZED_MODEL)
     save(quantized, context.out / QUANTIZED_MODEL)
     state.encodings.save(context.out / ENCODINGS)
@@ -88,7 +89,7 @@ def run(context: Context) -> Result:
         **int8_scores,
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
-    _save_recipe(context.out / RECIPE, recipe, calibrated, metrics)
+    _save_recipe(context.out / RECIPE, recipe, {**used, "metrics": metrics})
     (context.out / JOURNAL).unlink(missing_ok=True)
     drop = float_scores["ap50"] - int8_scores["ap50"]
     return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
@@ -149,7 +150,9 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
     return Recipe(range=(config.range,), percentiles=(config.percentile,))
 
 
-def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted) -> tuple[trials.State, Calibrated]:
+def _search(
+    context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
+) -> tuple[trials.State, Mapping[str, object]]:
     """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
     section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
     watched = Watched(_images(task), "data")
@@ -164,23 +167,22 @@ def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
     search = Search(journal, Budget(section.budget), progress)
     scheme = schemes.of(wanted.target, recipe.power_of_two)
     found = trials.run(model, calibration, parts, recipe, wanted.target, scheme, search)
-    untried = found.untried
     if section.mode == "qat":
-        trained = _trained(context, found.state, wanted)
-        if trained is not found.state:  # other weights: only its layers can be climbed, against its own float form
-            found, model = replace(found, state=trained, score=None), trained.model
+        trained = _trained(context, found, wanted)
+        if trained is not found:  # other weights: only its layers can be climbed, against its own float form
+            found, model = trained, trained.state.model
             wanted = replace(wanted, recipe=recipes.PRESETS["best"])
-    state = found.state
-    if section.ladder:
-        ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found)
-        state, untried = ladder.state, (*untried, *ladder.untried)
+    ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found) if section.ladder else None
+    untried = (*found.untried, *(() if ladder is None else ladder.untried))
     for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
         progress.message(note)
-    return state, calibrated
+    used = {"calibrated": calibrated, "kept": ladders.kept(found.trials, ladder)}
+    return found.state if ladder is None else ladder.state, used
 
 
-def _trained(context: Context, state: trials.State, wanted: Wanted) -> trials.State:
-    """``state`` trained with rounding, if the integer engine's AP50 gains by it; else ``state``."""
+def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Found:
+    """``found`` trained with rounding, if the integer engine's AP50 gains by it; else ``found`` itself."""
+    state, start = found.state, time.monotonic()
     config, progress, qat = context.config, context.progress, context.config.quantize.qat
     what = f"qat, {qat.epochs} epoch{'s' * (qat.epochs > 1)}"
     settings = config.train.model_copy(update={"epochs": qat.epochs, "learning_rate": qat.learning_rate})
@@ -196,7 +198,8 @@ def _trained(context: Context, state: trials.State, wanted: Wanted) -> trials.St
     said = f"AP50 {after['ap50']:.4f}, {before['ap50']:.4f} without it"
     progress.message(f"{what}: {said}, {'kept' if kept else 'rolled back'}")
     progress.trial(what, {**after, **{f"ptq_{name}": value for name, value in before.items()}, "kept": float(kept)})
-    return made if kept else state
+    trial = Trial(what, None, kept, time.monotonic() - start)
+    return replace(found, state=made, trials=(*found.trials, trial), score=None) if kept else found
 
 
 def _climbed(
@@ -222,9 +225,9 @@ def _climbed(
     return ladder
 
 
-def _save_recipe(path: Path, recipe: Recipe, calibrated: Calibrated, metrics: Mapping[str, float]) -> None:
-    """Write the recipe with its numbers; it names no target, for all that agree in scheme and contract share it."""
-    path.write_text(recipes.dump(recipe.model_copy(update={"calibrated": calibrated, "metrics": metrics})))
+def _save_recipe(path: Path, recipe: Recipe, came: Mapping[str, object]) -> None:
+    """Write the recipe with what came of it; it names no target, for all that agree in scheme and contract share it."""
+    path.write_text(recipes.dump(recipe.model_copy(update=dict(came))))
 
 
 def _gates(drop: float, ceiling: float, lowest: Sensitivity | None) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
     recipe = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())
     assert recipe["calibrated"] == report["calibration"] == {"images": 9, "digest": recipe["calibrated"]["digest"]}
     assert recipe["metrics"]["sqnr_db"] == report["sqnr_db"]
+    assert recipe["kept"] == [trial["what"] for trial in report["trials"] if trial["kept"]]
 
 
 def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, capsys):
@@ -148,6 +149,8 @@ def test_the_ladder_is_climbed_to_a_floor_or_ends_with_3(folder, capsys):
     said = capsys.readouterr().out
     assert "the floor of 190 dB is not reached" in said
     assert "* kept" in said
+    kept = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())["kept"]
+    assert any(name.startswith("cpu: ") for name in kept)
     assert "and all after it" in said
     written = onnx.load(folder / "net.int8.onnx")
     kinds = {i.name: i.data_type for i in written.graph.initializer if "_" not in i.name}
