@@ -1,6 +1,7 @@
 """ONNX operators in torch, as far as they are trained with rounding; a batch of 1 in the model may be any here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,10 +20,7 @@ def _first(inputs: Inputs) -> Tensor:
 
 
 def _at(inputs: Inputs, index: int) -> Tensor:
-    found = inputs[index]
-    if found is None:
-        raise ValueError(f"input {index} is not there")
-    return found
+    return cast("Tensor", inputs[index])
 
 
 def _optional(inputs: Inputs, index: int) -> Tensor | None:
@@ -98,8 +96,8 @@ def _softmax(node: Node, inputs: Inputs) -> Tensor:
 
 
 def _mean(node: Node, inputs: Inputs) -> Tensor:
-    given = _optional(inputs, 1)
-    axes = node.ints("axes", ()) if given is None else tuple(int(a) for a in given.ravel())
+    given = node.input(1)
+    axes = node.ints("axes", ()) if given is None else tuple(int(a) for a in given.real.ravel())
     every = axes or tuple(range(_first(inputs).ndim))
     return _first(inputs).mean(every, keepdim=bool(node.int("keepdims", 1)))
 

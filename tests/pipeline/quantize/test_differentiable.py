@@ -81,6 +81,19 @@ def test_an_operator_is_what_onnx_runtime_computes_for_any_batch(case):
     assert np.allclose(found, wanted, atol=2e-5)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_an_operator_runs_where_its_input_lies(case):
+    network = QuantizedNetwork(small(case), NOTHING, CONTRACT).to("meta")
+    assert network(torch.empty(3, 4, 8, 6, device="meta"))["y"].device.type == "meta"
+
+
+def test_a_network_with_rounding_runs_and_learns_where_it_lies():
+    _, scales = quantized(net(), smooth(2, seed=1))
+    network = QuantizedNetwork(net(), scales, CONTRACT).to("meta")
+    network(torch.empty(5, 3, 12, 12, device="meta"))["y"].sum().backward()
+    assert {p.grad.device.type for p in network.parameters()} == {"meta"}
+
+
 def test_every_operator_has_a_case():
     assert {case.split()[0] for case in CASES} == OPERATORS.keys()
 
