@@ -118,8 +118,66 @@ class Done:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized file, before it is judged.
+
+    Attributes:
+        prepared: the float model as it was quantized.
+        calibration: what its activations took.
+        calibrated: images and their digest.
+        parts: the images that were learnt from, that decide, and that are held out.
+        search: its journal and what is left of its budget.
+        found: what the recipe gave, with its trials.
+        ladder: what was climbed above that, ``None`` without one.
+        written: the model as whoever reads the file finds it.
+        notes: about the model and the images, each a sentence.
+    """
+
+    prepared: Prepared
+    calibration: Calibration
+    calibrated: Calibrated
+    parts: Split
+    search: Search
+    found: trials.Found
+    ladder: Ladder | None
+    written: onnx.ModelProto
+    notes: tuple[str, ...]
+
+    @property
+    def state(self) -> trials.State:
+        """What was kept."""
+        return self.found.state if self.ladder is None else self.ladder.state
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """What the budget left no time for."""
+        return (*self.found.untried, *(() if self.ladder is None else self.ladder.untried))
+
+
 def run(order: Order, progress: Progress) -> Done:
-    """Do what ``order`` says.
+    """Do what ``order`` says; raises as ``quantize``."""
+    clock = Clock()
+    made = quantize(order, progress, clock)
+    parts, state, found = made.parts, made.state, made.found
+    engine = Engine(made.written, order.target)
+    scored = _judged(engine, made.prepared, parts, progress)
+    layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
+    clock.lap("judging")
+    _save(order, state, scored, {"calibrated": made.calibrated, "kept": kept(found.trials, made.ladder)})
+    if not made.untried:
+        made.search.journal.finish()
+    left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
+    notes = (*made.notes, *left_out, *_fallbacks(engine), *_findings(made.prepared, made.calibration, state))
+    apart = parts.held_out is not parts.judging or (made.ladder is None and not order.recipe.judged)
+    return Done(
+        order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder,
+        _placed(order, made.written), notes, clock.laps,
+    )  # fmt: skip
+
+
+def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
+    """Read, calibrate, quantize and write the file, and book the time of each.
 
     Raises:
         DataError: the images are missing, damaged, of another shape, not finite, or all one value.
@@ -127,7 +185,6 @@ def run(order: Order, progress: Progress) -> Done:
             written.
         ConfigError: an override of the recipe matches nothing.
     """
-    clock = _Clock()
     prepared = prepare(order.model, order.size)
     images = Images(order.calibration, prepared.shape, order.preparation, order.images)
     clock.lap("reading")
@@ -141,22 +198,10 @@ def run(order: Order, progress: Progress) -> Done:
     search = Search(journal, Budget(order.budget), progress)
     found = _quantize(order, prepared, calibration, parts, search)
     ladder = None if order.floor is None else _climbed(order, prepared, calibration, parts, search, found)
-    state = found.state if ladder is None else ladder.state
-    untried = (*found.untried, *(() if ladder is None else ladder.untried))
+    written = _written(order.out, found.state if ladder is None else ladder.state)
     clock.lap("quantizing")
-    written = _written(order.out, state)
-    engine = Engine(written, order.target)
-    scored = _judged(engine, prepared, parts, progress)
-    layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
-    clock.lap("judging")
-    _save(order, state, scored, {"calibrated": calibrated, "kept": kept(found.trials, ladder)})
-    if not untried:
-        journal.finish()
-    left_out = search.left_out(found.trials, untried, f"the same command goes on from {order.journal.name}")
-    notes = (*prepared.notes, *split_notes, *left_out, *_fallbacks(engine), *_findings(prepared, calibration, state))
-    apart = parts.held_out is not parts.judging or (ladder is None and not order.recipe.judged)
-    placed = _placed(order, written)
-    return Done(order, calibrated, found.trials, untried, scored, apart, layers, ladder, placed, notes, clock.laps)
+    notes = (*prepared.notes, *split_notes)
+    return Quantized(prepared, calibration, calibrated, parts, search, found, ladder, written, notes)
 
 
 def _climbed(
@@ -207,10 +252,11 @@ def missed(done: Done, min_sqnr: float | None) -> tuple[str, ...]:
     return (f"the outputs have {done.score.sqnr_db:.2f} dB, the floor is {min_sqnr:g} dB{because}",)
 
 
-class _Clock:
-    """Seconds by what they were spent on."""
+class Clock:
+    """Seconds by what they were spent on, in ``laps``."""
 
     def __init__(self) -> None:
+        """Start."""
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 
