@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import walkers
+from drilled import Run, check_sinks_agree, middle
 from real_parts import Subscriber, broker, need, rtsp_server, wait_for
-from runs import Run, check_sinks_agree, middle
 from test_sources import write_video
 
 pytestmark = pytest.mark.drill

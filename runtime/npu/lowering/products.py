@@ -11,7 +11,7 @@ from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
 from runtime.npu.lowering.wide import HALF, Products, exact_pieces, halves, one_rounding, total
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Scaling, find_steps, fit, fit_long, fit_wide, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide, scaling
 
 Shape = tuple[int, ...]
 
@@ -122,21 +122,18 @@ def _floating(builder: Builder, operation: Operation, source: Value, products: P
     bias, sequence = operation.constant("bias"), _is_sequence(operation)
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     low, high = integer.reach(weight, source.range)
-    scaled = integer.products_scaling(operation, source.range)
-    int16, partial = (
-        source.spec.dtype == "int16",
-        max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max())),
-    )
-    if int16 or partial >= MAX_ACCUMULATOR:
-        made = _wide(builder, operation, source, products, scaled)
+    scalings = integer.products_scaling(operation, source.range)
+    partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
+    if source.spec.dtype == "int16" or partial >= MAX_ACCUMULATOR:
+        made = _wide(builder, operation, source, products, scalings)
     else:
         x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
-        formula = fit(scaled, images=weight.ndim == 4)
+        formula = fit(scalings, images=weight.ndim == 4)
         if formula is None:
             return None
         extra = formula.bias if isinstance(formula, CorrectedFormula) else np.float32(0)
         acc = products(x, weight.astype(np.float32), bias.astype(np.float32) + extra)
-        made = formulas.scale(builder, acc, formula, scaled.bounds, shape)
+        made = formulas.scale(builder, acc, formula, scalings[0].bounds, shape)
     if made is None or not sequence:
         return made
     return builder.node("Reshape", [made, builder.constant(np.array(operation.output.shape))])
@@ -165,15 +162,15 @@ def _along(operation: Operation) -> Shape:
     return (1,) * (len(operation.output.shape) - 1) + (channels,)
 
 
-def _wide(builder: Builder, operation: Operation, source: Value, products: Products, scaled: Scaling) -> str | None:
+def _wide(builder: Builder, operation: Operation, source: Value, products: Products, scalings: Parts) -> str | None:
     """As ``_floating`` for sums beyond float32, which are added up in float64 with the bias."""
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     if source.spec.dtype == "int16":
-        largest = np.maximum(np.abs(scaled.low), np.abs(scaled.high))
+        largest = np.concatenate([np.maximum(np.abs(part.low), np.abs(part.high)) for part in scalings])
         factor = operation.constant("multiplier"), operation.constant("shift")
         formula, range_ = one_rounding(operation.contract, *factor, largest), HALF
     else:
-        formula, range_ = fit_wide(scaled), source.range
+        formula, range_ = fit_wide(scalings), source.range
     pieces = exact_pieces(weight, range_)
     grouped = weight.ndim == 4 and operation.integer("group") > 1
     if formula is None or pieces is None or (grouped and len(pieces) > 1):
@@ -183,4 +180,4 @@ def _wide(builder: Builder, operation: Operation, source: Value, products: Produ
         parts = [(_lifted(builder, operation, name), factor) for name, factor in parts]
     bias = builder.constant(operation.constant("bias").astype(np.float64).reshape(shape))
     acc = builder.node("Add", [total(builder, weight, parts, pieces, products), bias])
-    return formulas.scale_long(builder, acc, formula, scaled.bounds, shape)
+    return formulas.scale_long(builder, acc, formula, scalings[0].bounds, shape)

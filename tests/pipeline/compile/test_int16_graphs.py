@@ -7,6 +7,8 @@ import pytest
 from smallmodels import graph, images, model, pair, run_onnx, target
 
 from pipeline.compile.lower import lower
+from pipeline.compile.memories import Layout
+from pipeline.compile.scheduling import schedule
 from pipeline.compile.support import no_kernel
 from pipeline.errors import ModelError
 from pipeline.graph.model import check
@@ -17,6 +19,9 @@ from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.quantize.scheme import of
 from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
+from runtime.npu.machine import Machine
+from runtime.npu.schedule import Memory
+from runtime.npu.verify import verify
 
 BOTH = target().model_copy(update={"contract": "tflite-r1/tflite-r8"})
 SHAPE = (1, 4, 9, 11)
@@ -210,3 +215,20 @@ def test_requantizing_a_real_tensor_is_refused():
     )
     reason = no_kernel(seen.nodes[-1], find_contract("tflite-r1/tflite-r8"))
     assert reason == "the simulated NPU's QuantizeLinear rescales quantized tensors, a is not quantized"
+
+
+@pytest.mark.parametrize("sram", [1 << 20, 1500, 900])
+def test_tiles_of_both_types_give_the_bits_of_the_plain_kernels(sram):
+    floating, seen = two_convolutions(), images(SHAPE, count=4)
+    _, program = typed(floating, {"r"}, seen)
+    planned = schedule(program, Layout((Memory("sram", sram), Memory("dram", 1 << 30, assumed=True)), 4))
+    verify(planned)
+    (name,) = program.inputs
+    feeds = {name: np.random.default_rng(0).integers(-128, 128, SHAPE).astype(np.int8)}
+    expected = Device(program, fast=False).run(feeds)
+    for wire, values in Machine(planned).run(feeds).items():
+        np.testing.assert_array_equal(values, expected[wire])
+    specs = {t.name: t for t in program.tensors}
+    sizes = {b.name: b.bytes for b in planned.schedule.buffers if b.holds == "tensor"}
+    assert all(size == 396 * np.dtype(specs[n].dtype).itemsize for n, size in sizes.items())
+    assert (len(planned.schedule.spilled()) > 0) == (sram < 1 << 20)

@@ -186,9 +186,8 @@ def test_two_inputs(runner, opcode):
             constants = factors(opcode, [a.scale / twice, b.scale / twice, twice / (2**15 * y.scale)])
             attributes["left_shift"] = 15
         item = program(opcode, [a, b], y, attributes, constants)
-        chosen = options(f"{opcode.title()}Options", fusedActivationFunction=int(relu))
-        if opcode != "mul":
-            chosen.potScaleInt16 = False
+        general = {} if opcode == "mul" else {"potScaleInt16": False}
+        chosen = options(f"{opcode.title()}Options", fusedActivationFunction=int(relu), **general)
         content = model(opcode.upper(), [entry(t) for t in (a, b, y)], [0, 1], 2, chosen)
         assert differing(item, content, runner, case) == 0, f"case {case}: {a} {b} {y}"
 
