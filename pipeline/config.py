@@ -98,8 +98,20 @@ class TrainConfig(Section):
     workers: int = Field(0, ge=0, le=1024, description="data loader processes")
 
 
+class QatConfig(Section):
+    """Quantization-aware training: data, batches, augmentation, device and seed are those of ``train``."""
+
+    epochs: Count = Field(2, description="of the training split, from the ranges and weights that were found without")
+    learning_rate: float = Field(1e-4, gt=0, description="the largest; it rises and falls once")
+
+
 class QuantizeConfig(Section):
     """The quantize stage."""
+
+    mode: Literal["ptq", "qat"] = Field(
+        "ptq", description="qat: then train the weights with rounding, and keep that if the integer engine gains by it"
+    )
+    qat: QatConfig = QatConfig()
 
     max_ap50_drop: float = Field(1.0, ge=0, le=1, description="gate: the most AP50 that int8 may cost, of 1")
     calibration_images: Count = Field(64, description="taken evenly from the training split")
@@ -109,6 +121,10 @@ class QuantizeConfig(Section):
     percentile: float = Field(99.99, gt=50, le=100, description="of the values kept, when range is percentile")
     preset: Literal["fast", "balanced", "best"] | None = Field(None, description="how much to try")
     recipe: Path | None = Field(None, description="a YAML file that says what to try; comes before preset")
+    budget: Ceiling | None = Field(None, description="seconds after which no other trial is begun; any time unless set")
+    ladder: bool = Field(
+        False, description="where int8 costs more than max_ap50_drop, climb: ranges, recovery, layers on the CPU last"
+    )
     error_images: Count = Field(4, description="calibration images for the per-layer error table")
 
 

@@ -1,7 +1,7 @@
 """What a stage's result depends on, and why the result on disk is stale."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Stage:
         packs: packages of the project whose source files it copies into its result, imported or not.
         resumes: whether it goes on with what an earlier try with the same key left; any other starts from nothing.
         together: whether every process that ``torchrun`` started takes part; the others are the first one's.
+        switches: a setting, its value, and the parts of the configuration that it reads too where that is so.
     """
 
     name: str
@@ -44,6 +45,12 @@ class Stage:
     packs: tuple[str, ...] = ()
     together: bool = False
     resumes: bool = False
+    switches: tuple[tuple[str, object, tuple[str, ...]], ...] = ()
+
+    def under(self, settings: Mapping[str, object]) -> "Stage":
+        """The stage as ``settings`` make it: with all the sections that it reads."""
+        more = [name for switch, value, names in self.switches if settings.get(switch) == value for name in names]
+        return replace(self, sections=(*self.sections, *more))
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class Assessor:
         return Assessment(key, tuple(reasons), record)
 
     def _key(self, stage: Stage) -> Key:
+        stage = stage.under(self._loaded.settings)
         settings = {**self._loaded.settings, **self._arithmetic(stage)}
         return {
             "settings": {name: value for name, value in settings.items() if covers(stage.sections, name)},

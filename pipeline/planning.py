@@ -69,7 +69,7 @@ class Plan:
     def context(self, stage: Stage, out: Path, progress: Progress) -> Context:
         """What the stage is given; of the configuration only what its key holds."""
         return Context(
-            config=narrow(self.loaded.config, stage.sections),
+            config=narrow(self.loaded.config, stage.under(self.loaded.settings).sections),
             out=out,
             inputs={name: self.workspace.stage(name) for name in stage.after},
             progress=progress,

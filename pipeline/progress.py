@@ -2,9 +2,10 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO, TypeVar
 
 from pipeline.workspace import Progress
 from runtime.text import printable
@@ -12,7 +13,16 @@ from runtime.text import printable
 if TYPE_CHECKING:
     import rich.progress
 
+T = TypeVar("T")
+
 _PAUSE_SECONDS = 10.0
+
+
+def counted(items: Iterable[T], progress: Progress) -> Iterator[T]:
+    """Each of ``items``; ``progress`` counts those that whoever takes them is done with."""
+    for item in items:
+        yield item
+        progress.advance()
 
 
 class Console(Progress, AbstractContextManager["Console"], Protocol):
@@ -35,6 +45,9 @@ class _Speaker:
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Say nothing; whoever measures says a line."""
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Say nothing; whoever tries says a line."""
 
     def __enter__(self) -> Self:
         """Begin to listen."""

@@ -4,7 +4,7 @@ import errno
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,11 @@ _DECODING = ("package.iou_threshold", "package.max_detections")
 _ARITHMETIC = ("target.quantization", "target.contract")
 """Of the target, what its integers depend on; targets that agree in this share what is measured before coverage."""
 
+_PLACEMENT = (
+    "target", "host", "partition.host", "partition.objective", "partition.place", "partition.max_npu_partitions",
+)  # fmt: skip
+"""What decides where a model runs and what that costs."""
+
 _TASK = ("torch", "torchvision", "torchmetrics", "pycocotools", "timm", "safetensors", "numpy", "av", "pillow")
 _GRAPH = ("onnx", "onnx-ir", "numpy")
 
@@ -46,7 +51,9 @@ STAGES: tuple[Stage, ...] = (
         "pipeline.stages.quantize",
         sections=("data", "preprocess", "train.model", "quantize", "export.opset", *_ARITHMETIC, *_DECODING),
         after=("train",),
-        libraries=(*_TASK, "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
+        libraries=(*_TASK, "pytorch-lightning", "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
+        resumes=True,
+        switches=(("quantize.ladder", True, _PLACEMENT), ("quantize.mode", "qat", ("train",))),
     ),
     Stage(
         "export",
@@ -88,6 +95,9 @@ class Tracker(Protocol):
 
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a number, ``step`` being an epoch."""
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Record something that was tried, as a run inside this one."""
 
     def results(self, summary: RunSummary) -> None:
         """Record the files that the run came to."""
@@ -291,6 +301,12 @@ class _StageProgress:
         self._console.metric(name, value, step)
         if self._tracker is not None:
             self._tracker.metric(f"{self._stage}.epoch.{name}", float(value), step)
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Record a trial under the stage's name."""
+        self._console.trial(what, numbers)
+        if self._tracker is not None:
+            self._tracker.trial(f"{self._stage}: {what}", numbers)
 
 
 def _reason(error: BaseException | None) -> str:

@@ -10,11 +10,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
-from pipeline.config import TrackingConfig
 from pipeline.configfile import LoadedConfig
 from pipeline.errors import TrackingError
 from pipeline.summary import RunSummary
@@ -48,6 +48,7 @@ _FAILURES = (MlflowException, SQLAlchemyError, OSError)
 _FIX = (
     "start the server or mend tracking.uri; `tracking: off` in the configuration, or --set tracking=off, does without"
 )
+_FIX_SEARCH = "start the server or mend --tracking; without it nothing is tracked"
 _PROBE_SECONDS = 5.0
 _PARAMETERS_PER_CALL = 100
 _LONGEST_PARAMETER = 6000
@@ -62,18 +63,61 @@ def open_tracker(loaded: LoadedConfig, commit: str, console: Progress) -> "Mlflo
     tracking = loaded.config.tracking
     if tracking == "off":
         raise TrackingError("tracking is off", where=loaded.path)
+    config = loaded.config
+    settings = {n: str(v) for n, v in loaded.settings.items() if n.partition(".")[0] != "tracking"}
+    tags = {"git_commit": commit, "target": config.target, "config_digest": loaded.digest}
+    opening = Opening(tracking.experiment or config.name, config.name, tags, settings, _FIX, system=True)
+    _open(tracking.uri, opening)
+    return MlflowTracker(console, config.name)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What an MLflow run begins with.
+
+    Attributes:
+        experiment: it belongs to.
+        name: of the run.
+        tags: by name.
+        parameters: by name.
+        fix: what to do when MLflow cannot be used.
+        system: whether the machine's load is recorded beside it.
+    """
+
+    experiment: str
+    name: str
+    tags: Mapping[str, str]
+    parameters: Mapping[str, str]
+    fix: str = _FIX_SEARCH
+    system: bool = False
+
+
+def open_search(uri: str, opening: Opening, console: Progress) -> "MlflowTracker":
+    """Start an MLflow run at ``uri`` for one quantization; its trials become runs inside it.
+
+    Raises:
+        TrackingError: the URI cannot be used: no server answers, the database cannot be written, ...
+    """
+    _open(uri, opening)
+    return MlflowTracker(console, opening.name)
+
+
+def _open(uri: str, opening: Opening) -> None:
+    """Make an MLflow run active; raises ``TrackingError``."""
     _silence()
-    _probe(tracking.uri)
+    _probe(uri, opening.fix)
     try:
-        _start(tracking, loaded, commit)
+        _start(uri, opening)
     except (*_FAILURES, ImportError) as error:
         _abandon()
-        raise TrackingError(f"MLflow cannot be used: {_first_line(error)}", where=tracking.uri, fix=_FIX) from error
-    return MlflowTracker(console, loaded.config.name)
+        raise TrackingError(f"MLflow cannot be used: {_first_line(error)}", where=uri, fix=opening.fix) from error
 
 
 class MlflowTracker:
-    """One MLflow run; when MLflow stops answering it says so once and the pipeline's run goes on without it."""
+    """One MLflow run; when MLflow stops answering it says so once and the pipeline's run goes on without it.
+
+    It is a ``Progress`` too: what it is told of counts and lines goes on to the console.
+    """
 
     def __init__(self, console: Progress, model_name: str) -> None:
         """Take over the active MLflow run; the exported model will be registered as ``model_name``."""
@@ -81,9 +125,33 @@ class MlflowTracker:
         self._model_name = model_name
         self._lost = False
 
+    def start(self, total: int, what: str) -> None:
+        """Begin counting to ``total``."""
+        self._console.start(total, what)
+
+    def advance(self, n: int = 1) -> None:
+        """Count ``n`` more."""
+        self._console.advance(n)
+
+    def message(self, text: str) -> None:
+        """Say one line."""
+        self._console.message(text)
+
+    def file(self, path: Path) -> None:
+        """Record a file."""
+        self._attempt(lambda: mlflow.log_artifact(str(path)))
+
     def metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record a number, ``step`` being an epoch."""
         self._attempt(lambda: mlflow.log_metric(name, value, step=step))
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Record something that was tried, as a run nested in this one."""
+        self._attempt(lambda: self._trial(what, numbers))
+
+    def _trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        with mlflow.start_run(run_name=what, nested=True, log_system_metrics=False):
+            mlflow.log_metrics({_plain(name): value for name, value in numbers.items()})
 
     def results(self, summary: RunSummary) -> None:
         """Record the reports, and of the stages that ran the exported model, registered, and the bundle."""
@@ -151,16 +219,15 @@ def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape, value.name)
 
 
-def _start(tracking: TrackingConfig, loaded: LoadedConfig, commit: str) -> None:
+def _start(uri: str, opening: Opening) -> None:
     """Make an MLflow run active and give it tags and parameters."""
-    mlflow.set_tracking_uri(tracking.uri)
-    mlflow.set_experiment(tracking.experiment or loaded.config.name)
-    tags = {"git_commit": commit, "target": loaded.config.target, "config_digest": loaded.digest}
-    mlflow.start_run(run_name=loaded.config.name, tags=tags, log_system_metrics=True)
-    settings = [(name, value) for name, value in loaded.settings.items() if name.partition(".")[0] != "tracking"]
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment(opening.experiment)
+    mlflow.start_run(run_name=opening.name, tags=dict(opening.tags), log_system_metrics=opening.system)
+    settings = list(opening.parameters.items())
     for first in range(0, len(settings), _PARAMETERS_PER_CALL):
         some = settings[first : first + _PARAMETERS_PER_CALL]
-        mlflow.log_params({_parameter(name): str(value)[:_LONGEST_PARAMETER] for name, value in some})
+        mlflow.log_params({_plain(name): value[:_LONGEST_PARAMETER] for name, value in some})
 
 
 def _abandon() -> None:
@@ -171,7 +238,7 @@ def _abandon() -> None:
         logging.getLogger(__name__).debug("the MLflow run could not be ended", exc_info=True)
 
 
-def _probe(uri: str) -> None:
+def _probe(uri: str, fix: str) -> None:
     """Ask for a sign of life before MLflow does, which would try again for minutes.
 
     Raises:
@@ -189,7 +256,7 @@ def _probe(uri: str) -> None:
         return  # it answers; whether it lets us in, MLflow will tell
     except (OSError, ValueError, http.client.HTTPException, sqlite3.Error) as error:
         what = "no tracking server answers" if uri.startswith("http") else "the tracking database cannot be used"
-        raise TrackingError(f"{what}: {_first_line(error)}", where=uri, fix=_FIX) from error
+        raise TrackingError(f"{what}: {_first_line(error)}", where=uri, fix=fix) from error
 
 
 def _silence() -> None:
@@ -199,7 +266,7 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _parameter(name: str) -> str:
+def _plain(name: str) -> str:
     """``name`` with the characters that MLflow refuses replaced."""
     return re.sub(r"[^\w\-./ ]", "_", name)
 

@@ -48,6 +48,9 @@ class Progress(Protocol):
     def metric(self, name: str, value: float, step: int) -> None:
         """Record ``name`` at ``step`` (an epoch, from 0)."""
 
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        """Record something that was tried, with what came of it."""
+
 
 class Quiet:
     """A ``Progress`` that says nothing; for tests and for library use."""
@@ -62,6 +65,9 @@ class Quiet:
         """Say nothing."""
 
     def metric(self, name: str, value: float, step: int) -> None:
+        """Say nothing."""
+
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
         """Say nothing."""
 
 

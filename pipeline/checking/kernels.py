@@ -21,12 +21,16 @@ FLOAT_BYTES = 5
 """Bytes that a conversion moves per element: one of int8 and four of float32."""
 
 
-def with_conversions(cost: LayerCost, work: Work, host: HostProfile | None) -> LayerCost:
+def with_conversions(cost: LayerCost, work: Work, host: HostProfile | None, *, real: bool = False) -> LayerCost:
     """``cost`` of ``work`` on ``host``, with the conversions around a kernel that computes in float.
+
+    ``real`` says that the operator does so for its weights are real; its rate is still that of int8, which is a lower
+    bound.
 
     Each input is dequantized and each output quantized: one kernel call and ``FLOAT_BYTES`` per element each.
     """
-    if cost.ms is None or host is None or work.op in INT8_KERNELS or work.kind in (*TABLE_KINDS, Kind.VIEW):
+    integers = work.op in INT8_KERNELS and not real
+    if cost.ms is None or host is None or integers or work.kind in (*TABLE_KINDS, Kind.VIEW):
         return cost
     rate, overhead = host.get("bytes_per_second"), host.get("overhead_s")
     if rate is None or overhead is None:

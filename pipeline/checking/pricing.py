@@ -48,7 +48,7 @@ def price(
     """
     tensors = _tensors(graph, units)
     prices = model.price_works([unit.work for unit in units])
-    cpu = {u.name: with_conversions(prices.cpu[u.name], u.work, model.host) for u in units}
+    cpu = {u.name: with_conversions(prices.cpu[u.name], u.work, model.host, real=u.real) for u in units}
     crossings = {t.wire: model.crossing(tensor_bytes(t)) for t, *_ in tensors}
     prices = replace(prices, cpu=cpu, crossings=crossings)
     known = all(cpu[u.name].ms is not None and (not u.taken or prices.npu[u.name].ms is not None) for u in units)

@@ -7,6 +7,7 @@ from pipeline.cost.nouns import Work
 from pipeline.cost.work import describe
 from pipeline.graph.fusion import units
 from pipeline.graph.view import Graph, Node
+from pipeline.graph.weighted import WEIGHTED
 from pipeline.targets.placement import Judge, float_reasons, is_quantized
 
 Reasons = Mapping[str, tuple[str, ...]]
@@ -38,6 +39,15 @@ class JudgedUnit:
     def taken(self) -> bool:
         """Whether the NPU takes it."""
         return not self.reasons
+
+    @property
+    def real(self) -> bool:
+        """Whether it multiplies a quantized input with real weights, so that it computes in real numbers."""
+        node = self.nodes[0]
+        if not node.standard or node.op not in WEIGHTED or node.required(0).quantization is None:
+            return False
+        weight = node.required(1)
+        return weight.constant is not None and weight.quantization is None
 
 
 def verdicts(graph: Graph, judge: Judge) -> Reasons:

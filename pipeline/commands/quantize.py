@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipeline import progress
 from pipeline.commands.check import say
 from pipeline.errors import GateMissedError
+
+if TYPE_CHECKING:
+    from pipeline.quantizing.job import Done, Order
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file with one input.")]
 Calibration = Annotated[
@@ -20,7 +23,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="Where to write; MODEL.int8.onnx unless given.")
 ]
 EncodingsFile = Annotated[
-    Path | None, typer.Option("--encodings", metavar="FILE", help="Take these scales as they are; choose none.")
+    Path | None,
+    typer.Option("--encodings", metavar="FILE", help="Take these scales as they are, ours or AIMET's; choose none."),
 ]
 Numbers = Annotated[str, typer.Option(metavar="R,G,B", help="Of pixels from 0 to 1, for images.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Where the model leaves it open.")]
@@ -53,6 +57,12 @@ def quantize_command(
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="LAYER", help="Say all about one layer.")] = None,
     min_sqnr: Annotated[float | None, typer.Option(help="Gate: signal to noise of the outputs, in dB.")] = None,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Below --min-sqnr, climb the mixed-precision ladder until it is reached.")
+    ] = False,
+    tracking: Annotated[
+        str | None, typer.Option("--tracking", metavar="URI", help="MLflow; every trial is a run inside this one.")
+    ] = None,
     targets: Targets = Path("targets"),
     json: Json = False,
 ) -> None:
@@ -62,6 +72,12 @@ def quantize_command(
     """
     if recipe is not None and preset is not None:
         raise typer.BadParameter("--recipe and --preset exclude each other")
+    if ladder and min_sqnr is None:
+        raise typer.BadParameter(
+            "the ladder is climbed until a floor is reached: give --min-sqnr too", param_hint="--ladder"
+        )
+    if ladder and encodings is not None:
+        raise typer.BadParameter("--encodings chooses nothing, --ladder does: leave one out")
     preparation_numbers = _numbers(mean, "--mean"), _numbers(std, "--std")
     if any(value == 0 for value in preparation_numbers[1]):
         raise typer.BadParameter(f"{std} divides by 0", param_hint="--std")
@@ -77,9 +93,10 @@ def quantize_command(
         model=model, calibration=calibration, target=chip, recipe=wanted,
         preparation=Preparation(*preparation_numbers, layout, fit),
         out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings, budget=budget,
+        floor=min_sqnr if ladder else None,
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
-        done = job.run(order, console)
+        done = job.run(order, console) if tracking is None else _tracked(order, console, tracking)
     missed = job.missed(done, min_sqnr)
     if explain is not None:
         say(terminal.explain(done, explain))
@@ -87,6 +104,29 @@ def quantize_command(
         say(document.text(done, missed) if json else terminal.text(done, missed, every_layer=layers))
     if missed:
         raise GateMissedError("; ".join(missed))
+
+
+def _tracked(order: "Order", console: progress.Console, uri: str) -> "Done":
+    """What ``job.run`` does, as an MLflow run with a nested one for each trial."""
+    from pipeline import tracking  # noqa: PLC0415 (imports mlflow)
+    from pipeline.quantizing import job  # noqa: PLC0415
+
+    name = order.model.stem
+    parameters = {key: str(value) for key, value in order.recipe.model_dump(mode="json", exclude_none=True).items()}
+    opening = tracking.Opening(name, name, {"target": order.target.name, "stage": "quantize"}, parameters)
+    tracker = tracking.open_search(uri, opening, console)
+    try:
+        done = job.run(order, tracker)
+        numbers = {"sqnr_db": done.score.sqnr_db, **{f"seconds.{what}": s for what, s in done.seconds.items()}}
+        for what, value in numbers.items():
+            tracker.metric(what, value)
+        for path in (order.recipe_out, order.encodings_out):
+            tracker.file(path)
+    except BaseException as error:
+        tracker.close(error)
+        raise
+    tracker.close(None)
+    return done
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

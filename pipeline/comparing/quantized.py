@@ -20,6 +20,7 @@ from pathlib import Path
 from pipeline.comparing.nouns import Accuracy
 from pipeline.comparing.subjects import Measured, Subject
 from pipeline.configfile import LoadedConfig, flatten
+from pipeline.cost import hosts
 from pipeline.freshness import Assessment
 from pipeline.graph.model import load
 from pipeline.graph.view import view
@@ -33,6 +34,7 @@ from pipeline.targets.profile import Target
 from pipeline.workspace import Record, Workspace
 
 FOLDER = "compare"
+LADDER = "quantize.ladder"
 TRAIN, QUANTIZE = (next(stage for stage in STAGES if stage.name == name) for name in ("train", "quantize"))
 
 
@@ -58,11 +60,12 @@ class Form:
 
 def forms(loaded: LoadedConfig, options: Options, profiles: Sequence[Path]) -> tuple[Form, ...]:
     """The forms that the targets of ``profiles`` want, each once; raises ``TargetError`` when a profile is wrong."""
-    own = _digest(library.load(options.profile))
+    whole = bool(loaded.settings.get(LADDER))
+    own = _digest(library.load(options.profile), whole)
     found: dict[str, Form] = {}
     for profile in profiles:
         target = library.load(profile)
-        digest = _digest(target)
+        digest = _digest(target, whole)
         folder = None if digest == own else options.runs / loaded.config.name / FOLDER / digest[:12]
         known = found.get(digest, Form((), options.profile if folder is None else profile, folder))
         found[digest] = replace(known, targets=(*known.targets, target))
@@ -114,7 +117,9 @@ def _plan(loaded: LoadedConfig, options: Options, form: Form) -> Plan:
     """The plan of a form that has a folder of its own, on the weights of the use case."""
     main = Workspace(options.runs / loaded.config.name)
     workspace = Workspace(form.folder or main.folder, {TRAIN.name: main.stage(TRAIN.name)})
-    return Plan(loaded, replace(options, profile=form.profile), (QUANTIZE,), workspace)
+    name = loaded.config.partition.host or form.targets[0].host
+    host = None if name is None else hosts.resolve(name, loaded.path.parent / hosts.OWN)
+    return Plan(loaded, replace(options, profile=form.profile, host=host), (QUANTIZE,), workspace)
 
 
 def _record(chosen: Plan, form: Form, console: Console) -> Record:
@@ -153,6 +158,7 @@ def _told(what: str, why: str) -> str:
     return f"{what}: stale because {why}" if why else f"{what}: fresh"
 
 
-def _digest(target: Target) -> str:
-    """SHA-256 of what a form depends on of its target."""
-    return hashlib.sha256(json.dumps(dict(flatten(target.arithmetic())), sort_keys=True).encode()).hexdigest()
+def _digest(target: Target, whole: bool) -> str:
+    """SHA-256 of what a form depends on of its target; of the ``whole`` target where costs decide."""
+    facts = target.model_dump() if whole else target.arithmetic()
+    return hashlib.sha256(json.dumps(dict(flatten(facts)), sort_keys=True).encode()).hexdigest()

@@ -129,7 +129,7 @@ def of_encodings(graph: Graph, encodings: Encodings) -> tuple[str, ...]:
     """
     sentences = []
     for node in graph.nodes:
-        if node.standard and weights.has_weight(node, encodings.activations):
+        if weights.has_weight(node, encodings.activations) and node.required(1).name in encodings.weights:
             sentences += [*_widened(node, encodings), *_out_of_range(node, encodings)]
     return tuple(sentences)
 

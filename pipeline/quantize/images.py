@@ -1,7 +1,7 @@
 """Calibration images of the user's own: a folder of pictures, or arrays, read one at a time."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -129,23 +129,20 @@ class Images:
 
 
 class Watched:
-    """Images on their way through, with their digest at the end.
+    """Images on their way through, with their digest at the end."""
 
-    Attributes:
-        images: where they come from.
-    """
-
-    def __init__(self, images: Images) -> None:
-        """Watch ``images``."""
-        self.images = images
+    def __init__(self, images: Iterable[Float], source: object) -> None:
+        """Watch ``images``, which come from ``source``."""
+        self._images, self._source = images, source
         self._sha = hashlib.sha256()
-        self._flat = True
+        self._flat, self._count = True, 0
 
     def __iter__(self) -> Iterator[Float]:
-        """Each image; see ``Images``."""
-        for values in self.images:
+        """Each image, once."""
+        for values in self._images:
             self._flat = self._flat and bool(values.min() == values.max())
             self._sha.update(np.ascontiguousarray(values).data)
+            self._count += 1
             yield values
 
     def digest(self) -> str:
@@ -155,8 +152,8 @@ class Watched:
             DataError: every image was one value throughout, so nothing can be learnt from them.
         """
         if self._flat:
-            said = f"each of the {len(self.images)} calibration images is one value throughout"
-            raise DataError(said, where=self.images.source, fix="give images as the device will see them")
+            said = f"each of the {self._count} calibration images is one value throughout"
+            raise DataError(said, where=self._source, fix="give images as the device will see them")
         return self._sha.hexdigest()
 
 

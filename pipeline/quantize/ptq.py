@@ -77,7 +77,7 @@ def quantize(
             low, high = ranges[name]
             ranges[name] = min(low, 0.0), max(high, min(low, 0.0) + least)
     encoded = _encode(graph, groups, ranges, scheme, types)
-    first = Encodings(encoded, {}, _converted(graph, encoded, scheme))
+    first = Encodings(encoded, {}, converted(graph, encoded, scheme))
     found = replace(first, weights=weights.encode(graph, first, scheme, mse_weights))
     return found if scheme.contract is None else align(graph, found, scheme.contract)
 
@@ -114,7 +114,7 @@ def _types(groups: Iterable[Sequence[str]], scheme: Scheme, choose: Choosing) ->
     return found
 
 
-def _converted(
+def converted(
     graph: Graph, encoded: Mapping[str, ActivationEncoding], scheme: Scheme
 ) -> Mapping[str, ActivationEncoding]:
     """How operators of the other type read an activation: int8 as int16 exactly, int16 as int8 over its range."""

@@ -67,6 +67,7 @@ class Recipe(_Part):
     judging_images: int = Field(16, ge=1, description="of the others, to decide with")
     overrides: tuple[Override, ...] = ()
     calibrated: Calibrated | None = None
+    kept: tuple[str, ...] = Field((), description="what was kept when it was saved; a later range replaces an earlier")
     metrics: Mapping[str, float] = Field(default_factory=dict, description="what came out when it was saved")
 
     @field_validator("percentiles")
@@ -116,20 +117,28 @@ def load(path: Path, target: str) -> Recipe:
     """The recipe in ``path``, for ``target``.
 
     Raises:
-        ConfigError: it cannot be read, says something unknown or impossible (every mistake is told), or is for another
-            target.
+        ConfigError: as ``read``, or it is for another target.
     """
-    document = yamltree.read(path, "the recipe that pipeline quantize writes beside its model")
-    try:
-        recipe = Recipe.model_validate(document.values)
-    except ValidationError as error:
-        *others, last = explain(error, Recipe)
-        before = "".join(f"{p.what} ({p.fix}); " if p.fix else f"{p.what}; " for p in others)
-        raise ConfigError(before + last.what, where=path, fix=last.fix) from None
+    recipe = read(path)
     if recipe.target not in (None, target):
         fix = f"--target {recipe.target}, or take target out of the recipe"
         raise ConfigError(f"is a recipe for {recipe.target}, not for {target}", where=path, fix=fix)
     return recipe
+
+
+def read(path: Path) -> Recipe:
+    """The recipe in ``path``.
+
+    Raises:
+        ConfigError: it cannot be read, or says something unknown or impossible; every mistake is told.
+    """
+    document = yamltree.read(path, "the recipe that pipeline quantize writes beside its model")
+    try:
+        return Recipe.model_validate(document.values)
+    except ValidationError as error:
+        *others, last = explain(error, Recipe)
+        before = "".join(f"{p.what} ({p.fix}); " if p.fix else f"{p.what}; " for p in others)
+        raise ConfigError(before + last.what, where=path, fix=last.fix) from None
 
 
 def dump(recipe: Recipe) -> str:

@@ -1,6 +1,6 @@
 """How close the integer engine's outputs are to the float model's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,7 +75,7 @@ class Score:
         object.__setattr__(self, "sqnr_db", float(np.mean(list(self.outputs.values()))))
 
 
-def score(engine: Engine, images: Sequence[Real], wanted: Sequence[Mapping[str, Real]]) -> Score:
+def score(engine: Engine, images: Iterable[Real], wanted: Sequence[Mapping[str, Real]]) -> Score:
     """The score of ``engine`` on ``images``, whose float outputs are ``wanted``, by name, one mapping per image."""
     names = engine.graph.output_names
     sums = {name: Noise() for name in names}
@@ -91,5 +91,5 @@ def score(engine: Engine, images: Sequence[Real], wanted: Sequence[Mapping[str, 
         {name: each.sqnr_db for name, each in sums.items()},
         {name: each.cosine for name, each in sums.items()},
         float(np.mean(same)) if same else None,
-        len(images),
+        len(wanted),
     )

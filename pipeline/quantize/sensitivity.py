@@ -7,10 +7,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from pipeline.progress import counted
 from pipeline.quantize.calibrate import channel_axis
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.score import Noise, decibels
 from pipeline.quantize.walk import Step, walk
+from pipeline.workspace import Progress, Quiet
 
 WORST_CHANNELS = 3
 DIVERGES_DB = 20.0
@@ -54,7 +56,7 @@ class Sensitivity:
 
 
 def sensitivities(
-    engine: Engine, model: onnx.ModelProto, images: Sequence[Real], alone: int | None = None
+    engine: Engine, model: onnx.ModelProto, images: Sequence[Real], progress: Progress | None = None
 ) -> tuple[Sensitivity, ...]:
     """One row for each output of each unit of ``engine``, in execution order.
 
@@ -62,11 +64,13 @@ def sensitivities(
         engine: the quantized model.
         model: the float model that it was made from.
         images: float inputs; all are held at once.
-        alone: images on which layers run alone, all unless given.
+        progress: counts the units.
     """
     rows = []
-    for step in walk(engine, model, images):
-        isolated = step.alone(len(images) if alone is None else alone)
+    told = progress or Quiet()
+    told.start(len(engine.units), "looking at each layer")
+    for step in counted(walk(engine, model, images), told):
+        isolated = step.alone(len(images))
         rows += [_row(step, wire, name, isolated) for wire, name in step.outputs()]
     return tuple(rows)
 

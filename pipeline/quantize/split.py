@@ -12,14 +12,16 @@ class Split:
     """The calibration images in their parts.
 
     Attributes:
-        every: all of them; each iteration reads them again.
+        every: all of them, for ranges; each iteration reads them again.
         learning: to round and correct with.
         judging: to decide with; others than those, unless there are too few.
+        held_out: that decided nothing, for the figure that is told; those of ``judging`` where there are too few.
     """
 
     every: Callable[[], Iterable[Real]]
     learning: Sequence[Real]
     judging: Sequence[Real]
+    held_out: Sequence[Real]
 
 
 def split(
@@ -28,7 +30,9 @@ def split(
     every: Callable[[], Iterable[Real]],
     pick: Callable[[Sequence[int]], Sequence[Real]],
 ) -> tuple[Split, tuple[str, ...]]:
-    """Every third image to judge with, the others to learn from, each evenly up to what ``recipe`` says; and notes.
+    """The images in parts, each spread evenly, up to what ``recipe`` says; and notes.
+
+    Every third image decides; of the others every fourth is held out, the rest is learnt from.
 
     Args:
         count: how many images there are.
@@ -40,9 +44,15 @@ def split(
     if not judging:
         same = pick(range(count))
         said = "the one calibration image is both learnt from and judged with; give 3 or more"
-        return Split(every, same, same), (said,)
-    learning = _evenly([place for place in range(count) if place % 3 != 1], recipe.learning_images)
-    return Split(every, pick(learning), pick(judging)), ()
+        return Split(every, same, same, same), (said,)
+    others = [place for place in range(count) if place % 3 != 1]
+    held_out = _evenly(others[2::4], recipe.judging_images)
+    learning = _evenly([place for place in others if place not in others[2::4]], recipe.learning_images)
+    decides = pick(judging)
+    if held_out or not recipe.judged:
+        return Split(every, pick(learning), decides, pick(held_out) if held_out else decides), ()
+    said = f"{count} calibration images are too few to hold any out: the figure told is of those that decided; give 4"
+    return Split(every, pick(learning), decides, decides), (said,)
 
 
 def _evenly(places: Sequence[int], most: int) -> Sequence[int]:

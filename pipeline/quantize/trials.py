@@ -10,7 +10,9 @@ import onnx
 
 from pipeline.errors import ConfigError
 from pipeline.graph.view import Graph, view
+from pipeline.progress import counted
 from pipeline.quantize import correction, equalization, ptq, qdq, rounding, writeback
+from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import Calibration, Tap, calibrate
 from pipeline.quantize.encodings import Encodings
 from pipeline.quantize.engine import Engine, Real
@@ -22,6 +24,7 @@ from pipeline.quantize.score import Score, score
 from pipeline.quantize.split import Split
 from pipeline.quantize.walk import walk
 from pipeline.targets.profile import Target
+from pipeline.workspace import Progress, Quiet
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class State:
         choosing: how ranges are chosen.
         least_error: whether weight ranges are those with the least error.
         encodings: scales and zero points.
+        exact: ``model`` before weights and biases were put on their grids; ``None`` where that is the same.
     """
 
     model: onnx.ModelProto
@@ -41,6 +45,12 @@ class State:
     choosing: Choosing
     least_error: bool
     encodings: Encodings
+    exact: onnx.ModelProto | None = None
+
+    @property
+    def real(self) -> onnx.ModelProto:
+        """The model with its weights and biases as real numbers want them."""
+        return self.model if self.exact is None else self.exact
 
     def quantized(self) -> onnx.ModelProto:
         """The model with quantize/dequantize pairs."""
@@ -56,12 +66,14 @@ class Trial:
         sqnr_db: the objective: of all outputs, averaged, on the judging images; ``None`` when it was not judged.
         kept: whether what follows stands on it.
         seconds: it took.
+        known: whether the journal had its score, so that it was not measured again.
     """
 
     what: str
     sqnr_db: float | None
     kept: bool
     seconds: float
+    known: bool = False
 
     def __str__(self) -> str:
         """The trial as a line."""
@@ -93,13 +105,34 @@ class Search:
 
     Attributes:
         journal: what was measured before, and what is measured now.
-        budget: seconds after which nothing new is begun; the first trial is always made. ``None`` for any time.
-        tell: is told every trial.
+        budget: after which nothing new is begun; the first trial is always made.
+        progress: is told every trial, and counts what each of them runs.
+        prefix: of the name of every trial, so that several searches share a journal.
     """
 
     journal: Journal = field(default_factory=Journal)
-    budget: float | None = None
-    tell: Callable[[Trial], None] = lambda trial: None
+    budget: Budget = field(default_factory=Budget)
+    progress: Progress = field(default_factory=Quiet)
+    prefix: str = ""
+
+    def tell(self, what: str, said: str, found: Score, numbers: Mapping[str, float]) -> None:
+        """Say what came of a trial, with what is left of the budget, and record it with its ``numbers``."""
+        left = str(self.budget)
+        self.progress.message(f"{said} ({left})" if left else said)
+        outputs = {f"sqnr_db.{name}": db for name, db in found.outputs.items()}
+        self.progress.trial(what, {"sqnr_db": found.sqnr_db, **outputs, **numbers})
+
+    def left_out(self, made: Sequence[Trial], untried: Sequence[str], where: str) -> tuple[str, ...]:
+        """A sentence each: that the budget did not do for one trial, and what it left out, with how to go on."""
+        limit, notes = self.budget.seconds, []
+        if limit is None or not untried:
+            return ()
+        if len(made) == 1 and made[0].seconds > limit:
+            notes.append(
+                f"the budget of {limit:g} s is too small for one trial: the first took {made[0].seconds:.1f} s"
+            )
+        left = f"the budget of {limit:g} s left out {len(untried)} trials, {untried[0]} first"
+        return (*notes, f"{left}; {where}")
 
 
 @dataclass
@@ -115,11 +148,10 @@ class _Trials:
     trials: list[Trial] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
     best: tuple[State, Score] | None = None
-    started: float = field(default_factory=time.monotonic)
 
     def judge(self, what: str, made: Callable[[], State]) -> None:
         """Make a state, score it, and keep it if it is the best so far; what the journal knows is not run again."""
-        start = time.monotonic()
+        start, what = time.monotonic(), f"{self.search.prefix}{what}"
         known = self.search.journal.known(what)
         if known is None and self._is_over():
             self.untried.append(what)
@@ -129,20 +161,30 @@ class _Trials:
         kept = self.best is None or found.sqnr_db > self.best[1].sqnr_db
         if kept:
             self.best = state or made(), found
-        trial = Trial(what, found.sqnr_db, kept, time.monotonic() - start)
+        trial = Trial(what, found.sqnr_db, kept, time.monotonic() - start, known is not None)
         self.trials.append(trial)
-        self.search.tell(trial)
+        self.search.tell(what, str(trial), found, {"seconds": trial.seconds, "kept": float(kept)})
 
     def _is_over(self) -> bool:
-        budget = self.search.budget
-        return self.best is not None and budget is not None and time.monotonic() - self.started > budget
+        return self.best is not None and self.search.budget.spent
 
     def _scored(self, what: str, state: State | None) -> Score:
         if state is None:
             raise ValueError(f"{what} was not made")
-        found = score(Engine(state.quantized(), self.target), self.images.judging, self.wanted)
-        self.search.journal.add(what, found)
-        return found
+        return judged(what, Engine(state.quantized(), self.target), self.images.judging, self.wanted, self.search)
+
+
+def judged(
+    what: str, engine: Engine, images: Sequence[Real], wanted: Sequence[Mapping[str, Real]], search: Search
+) -> Score:
+    """The score of ``engine`` on ``images``, which are counted, as ``what``; one that the journal has is taken."""
+    known = search.journal.known(what)
+    if known is not None:
+        return known
+    search.progress.start(len(images), f"judging {what}")
+    found = score(engine, counted(images, search.progress), wanted)
+    search.journal.add(what, found)
+    return found
 
 
 def run(
@@ -242,7 +284,7 @@ def _equalize(trials: _Trials, model: onnx.ModelProto, calibration: Calibration)
         moved, places = equalization.equalize(model, calibration.channels, trials.scheme, aim, absorb)
         if not places:
             return
-        again = _Again(moved, trials)
+        again = _Again(moved, trials, calibration.images)
         for choosing in _choosings(trials.recipe, again.graph):
             what = f"equalized for {aim} at {places} places, range {_said(choosing)}"
             trials.judge(what, partial(again.state, choosing))
@@ -251,13 +293,16 @@ def _equalize(trials: _Trials, model: onnx.ModelProto, calibration: Calibration)
 class _Again:
     """An equalized model, calibrated anew when it is first needed."""
 
-    def __init__(self, model: onnx.ModelProto, trials: _Trials) -> None:
-        self.model, self.trials, self.graph = model, trials, view(model)
+    def __init__(self, model: onnx.ModelProto, trials: _Trials, images: int) -> None:
+        self.model, self.trials, self.images, self.graph = model, trials, images, view(model)
         self._calibration: Calibration | None = None
 
     def state(self, choosing: Choosing) -> State:
         if self._calibration is None:
-            self._calibration = calibrate(self.model, self.graph, self.trials.images.every())
+            progress = self.trials.search.progress
+            progress.start(self.images, "calibrating the equalized model")
+            every = counted(self.trials.images.every(), progress)
+            self._calibration = calibrate(self.model, self.graph, every)
         least = self.trials.best is not None and self.trials.best[0].least_error
         return _state(self.model, self.graph, self._calibration, self.trials.scheme, choosing, least)
 
@@ -279,7 +324,7 @@ def _recover(trials: _Trials) -> None:
 
 def _corrected(state: State) -> State:
     shifts = correction.expected_shifts(view(state.model), state.encodings, state.calibration.channels)
-    return replace(state, model=writeback.shifted(state.model, shifts))
+    return replace(state, model=writeback.shifted(state.model, shifts), exact=state.real)
 
 
 def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State:
@@ -289,5 +334,8 @@ def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State
     learn = len(trials.images.learning)
     if trials.images.learning is trials.images.judging:
         images = list(trials.images.learning)
-    changed = [step.node.name for step in walk(engine, state.model, images) if change(step, learn)]
-    return replace(state, model=writeback.written(state.model, engine, changed))
+    progress = trials.search.progress
+    progress.start(len(engine.units), "correcting operators")
+    steps = counted(walk(engine, state.model, images), progress)
+    changed = [step.node.name for step in steps if change(step, learn)]
+    return replace(state, model=writeback.written(state.model, engine, changed), exact=state.real)

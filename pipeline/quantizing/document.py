@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.quantize.sensitivity import Sensitivity, culprit, first_divergence
+from pipeline.quantizing import ladder
 from pipeline.quantizing.job import Done
 
 SCHEMA = 1
@@ -34,10 +35,12 @@ def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
         },
         "top1_agreement": done.score.agreement,
         "judged_images": done.score.images,
+        "held_out": done.held_out,
         "worst_layer": None if worst is None else worst.node,
         "first_divergence": None if first is None else first.node,
         "trials": [asdict(trial) for trial in done.trials],
         "untried": list(done.untried),
+        "ladder": None if done.ladder is None else ladder.document(done.ladder),
         "layers": [_layer(row, prices[row.node].device, prices[row.node].ms) for row in done.layers],
         "notes": list(done.notes),
         "gates_missed": list(gates),

@@ -1,7 +1,8 @@
 """One model quantized for one target: read, calibrate, try, write, and judge what was written."""
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from pipeline.files import write_atomically
 from pipeline.graph.model import check as checked
 from pipeline.graph.model import load
 from pipeline.graph.view import view
-from pipeline.quantize import encodings, findings, trials
+from pipeline.progress import counted
+from pipeline.quantize import aimet, encodings, findings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
+from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import Calibration, Tap, calibrate
-from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.engine import Engine
 from pipeline.quantize.images import Images, Preparation, Watched
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.prepare import Prepared, prepare
@@ -29,6 +32,8 @@ from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
 from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
+from pipeline.quantizing.ladder import Ground, Ladder, climb, kept
+from pipeline.quantizing.price import pricer
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
@@ -51,6 +56,7 @@ class Order:
         images: the most calibration images, taken evenly; ``None`` for all.
         encodings: ranges to take as they are, instead of choosing any.
         budget: seconds after which no other trial is begun; ``None`` for any time.
+        floor: of the outputs' dB, below which the mixed-precision ladder is climbed; ``None`` for no ladder.
     """
 
     model: Path
@@ -63,6 +69,7 @@ class Order:
     images: int | None = None
     encodings: Path | None = None
     budget: float | None = None
+    floor: float | None = None
 
     @property
     def journal(self) -> Path:
@@ -90,7 +97,9 @@ class Done:
         trials: everything that was tried.
         untried: what the budget left no time for.
         score: of the written file on the engine.
+        held_out: whether no choice was made by the images of the score; ranges were taken from them too.
         layers: what each loses.
+        ladder: what was climbed, ``None`` without one.
         placed: where the target runs each operator, and at what price.
         notes: what was changed, left out or looks odd, each a sentence.
         seconds: of reading, ``calibrating``, ``quantizing`` and ``judging``.
@@ -101,7 +110,9 @@ class Done:
     trials: tuple[Trial, ...]
     untried: tuple[str, ...]
     score: Score
+    held_out: bool
     layers: tuple[Sensitivity, ...]
+    ladder: Ladder | None
     placed: Check
     notes: tuple[str, ...]
     seconds: dict[str, float]
@@ -115,9 +126,10 @@ class Quantized:
         prepared: the float model as it was quantized.
         calibration: what its activations took.
         calibrated: images and their digest.
-        parts: the images that were learnt from and that decide.
-        journal: of the search.
-        found: what was kept, with its trials.
+        parts: the images that were learnt from, that decide, and that are held out.
+        search: its journal and what is left of its budget.
+        found: what the recipe gave, with its trials.
+        ladder: what was climbed above that, ``None`` without one.
         written: the model as whoever reads the file finds it.
         notes: about the model and the images, each a sentence.
     """
@@ -126,29 +138,42 @@ class Quantized:
     calibration: Calibration
     calibrated: Calibrated
     parts: Split
-    journal: Journal
+    search: Search
     found: trials.Found
+    ladder: Ladder | None
     written: onnx.ModelProto
     notes: tuple[str, ...]
+
+    @property
+    def state(self) -> trials.State:
+        """What was kept."""
+        return self.found.state if self.ladder is None else self.ladder.state
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """What the budget left no time for."""
+        return (*self.found.untried, *(() if self.ladder is None else self.ladder.untried))
 
 
 def run(order: Order, progress: Progress) -> Done:
     """Do what ``order`` says; raises as ``quantize``."""
     clock = Clock()
     made = quantize(order, progress, clock)
-    prepared, found, judging = made.prepared, made.found, made.parts.judging
+    parts, state, found = made.parts, made.state, made.found
     engine = Engine(made.written, order.target)
-    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
-    scored = score(engine, judging, [tap.read(image) for image in judging])
-    layers = sensitivities(engine, found.state.model, judging[:MOST_LAYER_IMAGES])
+    scored = _judged(engine, made.prepared, parts, progress)
+    layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
-    _save(order, found, made.calibrated, scored)
-    if not found.untried:
-        made.journal.finish()
-    notes = (*made.notes, *_untried(order, found), *_fallbacks(engine))
-    notes = (*notes, *_findings(prepared, made.calibration, found.state))
-    tried, left, placed = found.trials, found.untried, _placed(order, made.written)
-    return Done(order, made.calibrated, tried, left, scored, layers, placed, notes, clock.laps)
+    _save(order, state, scored, {"calibrated": made.calibrated, "kept": kept(found.trials, made.ladder)})
+    if not made.untried:
+        made.search.journal.finish()
+    left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
+    notes = (*made.notes, *left_out, *_fallbacks(engine), *_findings(made.prepared, made.calibration, state))
+    apart = parts.held_out is not parts.judging or (made.ladder is None and not order.recipe.judged)
+    return Done(
+        order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder,
+        _placed(order, made.written), notes, clock.laps,
+    )  # fmt: skip
 
 
 def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
@@ -163,17 +188,42 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     prepared = prepare(order.model, order.size)
     images = Images(order.calibration, prepared.shape, order.preparation, order.images)
     clock.lap("reading")
-    calibration, calibrated = _calibrate(prepared, images, order.recipe, progress)
+    histograms = order.recipe.needs_histograms or order.floor is not None
+    calibration, calibrated = _calibrate(prepared, images, histograms, progress)
     clock.lap("calibrating")
     parts, split_notes = split(
         len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
     )
     journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
-    found = _quantize(order, prepared, calibration, parts, journal, progress)
-    written = _written(order.out, found.state)
+    search = Search(journal, Budget(order.budget), progress)
+    found = _quantize(order, prepared, calibration, parts, search)
+    ladder = None if order.floor is None else _climbed(order, prepared, calibration, parts, search, found)
+    written = _written(order.out, found.state if ladder is None else ladder.state)
     clock.lap("quantizing")
     notes = (*prepared.notes, *split_notes)
-    return Quantized(prepared, calibration, calibrated, parts, journal, found, written, notes)
+    return Quantized(prepared, calibration, calibrated, parts, search, found, ladder, written, notes)
+
+
+def _climbed(
+    order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search, found: trials.Found
+) -> Ladder:
+    """The mixed-precision ladder above what the recipe gave."""
+    floor = math.inf if order.floor is None else order.floor
+    scheme = schemes.of(order.target, order.recipe.power_of_two)
+    price = pricer(order.target, hosts.named(order.target.host), Demands(prices=False))
+    ground = Ground(
+        prepared.model, calibration, parts, order.recipe, order.target, scheme, search, price,
+        measure=lambda model: None, enough=lambda db, accuracy: db >= floor,
+    )  # fmt: skip
+    return climb(ground, found)
+
+
+def _judged(engine: Engine, prepared: Prepared, parts: Split, progress: Progress) -> Score:
+    """The figure that is told: of images that nothing was decided by, where there are enough."""
+    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
+    progress.start(len(parts.held_out), "judging what was written")
+    wanted = [tap.read(image) for image in parts.held_out]
+    return score(engine, counted(parts.held_out, progress), wanted)
 
 
 def _written(path: Path, state: trials.State) -> onnx.ModelProto:
@@ -182,11 +232,11 @@ def _written(path: Path, state: trials.State) -> onnx.ModelProto:
     return load(path)
 
 
-def _save(order: Order, found: trials.Found, calibrated: Calibrated, scored: Score) -> None:
-    """The encodings and the recipe beside the quantized file."""
+def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, object]) -> None:
+    """The encodings and the recipe beside the quantized file, with what was ``used`` and what came out."""
     metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
-    saved = order.recipe.model_copy(update={"target": order.target.name, "calibrated": calibrated, "metrics": metrics})
-    found.state.encodings.save(order.encodings_out)
+    saved = order.recipe.model_copy(update={"target": order.target.name, **used, "metrics": metrics})
+    state.encodings.save(order.encodings_out)
     _write(order.recipe_out, recipes.dump(saved).encode())
 
 
@@ -217,48 +267,26 @@ class Clock:
 
 
 def _calibrate(
-    prepared: Prepared, images: Images, recipe: Recipe, progress: Progress
+    prepared: Prepared, images: Images, histograms: bool, progress: Progress
 ) -> tuple[Calibration, Calibrated]:
-    watched = Watched(images)
+    watched = Watched(images, images.source)
     progress.start(len(images), "calibrating")
-    found = calibrate(prepared.model, view(prepared.model), _told(watched, progress), recipe.needs_histograms)
+    seen = counted(watched, progress)
+    found = calibrate(prepared.model, view(prepared.model), seen, histograms)
     return found, Calibrated(images=found.images, digest=watched.digest())
 
 
-def _told(images: Watched, progress: Progress) -> Iterator[Real]:
-    for image in images:
-        yield image
-        progress.advance()
-
-
-def _quantize(
-    order: Order,
-    prepared: Prepared,
-    calibration: Calibration,
-    parts: Split,
-    journal: Journal,
-    progress: Progress,
-) -> trials.Found:
+def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search) -> trials.Found:
     """What the recipe makes of the model, or the encodings that were given."""
-    progress.start(0, "trying")
-    if len(journal):
-        progress.message(f"goes on after {len(journal)} trials that {order.journal.name} has")
-    search = Search(journal, order.budget, lambda trial: progress.message(str(trial)))
+    if len(search.journal):
+        search.progress.message(f"goes on after {len(search.journal)} trials that {order.journal.name} has")
     scheme = schemes.of(order.target, order.recipe.power_of_two)
     if order.encodings is None:
         return trials.run(prepared.model, calibration, parts, order.recipe, order.target, scheme, search)
-    given = encodings.load(order.encodings)
+    given = aimet.load(order.encodings, view(prepared.model), scheme)
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
     return trials.Found(state, (), (), None)
-
-
-def _untried(order: Order, found: trials.Found) -> Sequence[str]:
-    """What the budget left out, and how to go on."""
-    if not found.untried:
-        return ()
-    left = f"the budget of {order.budget:g} s left out {len(found.untried)} trials, {found.untried[0]} first"
-    return (f"{left}; the same command goes on from {order.journal.name}",)
 
 
 def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:

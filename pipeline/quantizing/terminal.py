@@ -16,7 +16,14 @@ MOST_NOTES = 12
 
 def text(done: Done, gates: Sequence[str] = (), *, every_layer: bool = False) -> str:
     """What was tried and kept, the layers that lose most, and where the files are."""
-    parts = [_trials(done), _layers(done, every_layer), _verdict(done), _notes(done, gates), _files(done)]
+    parts = [
+        _trials(done),
+        _ladder(done),
+        _layers(done, every_layer),
+        _verdict(done),
+        _notes(done, gates),
+        _files(done),
+    ]
     return "\n\n".join("\n".join(map(printable, lines)) for lines in map(list, parts) if lines)
 
 
@@ -24,6 +31,20 @@ def _trials(done: Done) -> Iterator[str]:
     for trial in done.trials:
         level = "" if trial.sqnr_db is None else f"{trial.sqnr_db:7.2f} dB"
         yield f"{'kept' if trial.kept else '':<5}{level}  {trial.seconds:6.1f} s  {trial.what}"
+
+
+def _ladder(done: Done) -> Iterator[str]:
+    """Every quantization of the ladder: ``*`` marks the Pareto front of time and accuracy."""
+    if done.ladder is None:
+        return
+    yield f"{'':<7} {'dB':>7} {'ms':>8} {'mJ':>8} {'cross':>5} {'+dB':>7} {'+ms':>8} {'dB/ms':>8}  rung"
+    for p in done.ladder.points:
+        mark = f"{'*' if p.front else ' '} {'kept' if p.kept else ''}"
+        costs = f"{plain(p.price.ms):>8} {plain(p.price.mj):>8} {p.price.crossings:>5}"
+        gains = f"{p.gain_db:>+7.2f} {plain(p.added.ms):>8} {plain(p.gain_per_ms):>8}"
+        yield f"{mark:<7} {p.sqnr_db:>7.2f} {costs} {gains}  {p.rung}: {p.what}"
+    floor = f"the floor of {done.order.floor:g} dB is {'' if done.ladder.reached else 'not '}reached"
+    yield f"* on the Pareto front of milliseconds (estimated) and decibels; {floor} on the images that decide"
 
 
 def _layers(done: Done, every: bool) -> Iterator[str]:
@@ -47,7 +68,8 @@ def _layers(done: Done, every: bool) -> Iterator[str]:
 def _verdict(done: Done) -> Iterator[str]:
     outputs = ", ".join(f"{name} {db:.2f} dB" for name, db in done.score.outputs.items())
     agreed = "" if done.score.agreement is None else f", top-1 agrees on {done.score.agreement:.1%}"
-    yield f"outputs: {outputs}{agreed} ({done.score.images} images, integer engine of {done.order.target.contract})"
+    kind = "images that decided nothing" if done.held_out else "images, those that decided"
+    yield f"outputs: {outputs}{agreed} ({done.score.images} {kind}; integer engine of {done.order.target.contract})"
     first, worst = first_divergence(done.layers), culprit(done.layers)
     if first is not None:
         yield f"first to diverge: {first.node} ({first.op}), {first.sqnr_db:.1f} dB"

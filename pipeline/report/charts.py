@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.report.drawing import FIRST, INK, SECOND, blank, legend, style, svg
+from pipeline.report.drawing import FIRST, INK, LINE, SECOND, blank, legend, style, svg
 from pipeline.report.formats import decibel
 from pipeline.report.headline import Accuracy
-from pipeline.report.results import Epoch, LayerError, TraceEvent
+from pipeline.report.results import Epoch, LadderPoint, LayerError, TraceEvent
 
 LOUDEST = 60.0
 """dB; what is better is drawn as this, or layers without any noise would flatten all others."""
@@ -91,6 +91,27 @@ def noise(rows: Sequence[LayerError]) -> str:
         axes.grid(axis="y")
         axes.tick_params(length=0)
         return svg(figure, "Signal to quantization noise of each layer, in execution order")
+
+
+def ladder(points: Sequence[LadderPoint]) -> str:
+    """Signal to noise against estimated milliseconds of every quantization; the Pareto front is a line."""
+    known = [(point, point.ms) for point in points if point.ms is not None]
+    front = sorted((ms, point.sqnr_db) for point, ms in known if point.front)
+    with style("ladder"):
+        figure, axes = blank(7.2, 3.0)
+        axes.step(*zip(*front, strict=True), where="post", color=LINE, linewidth=1.5)
+        for chosen, marker, colour, name in (
+            ([(ms, p.sqnr_db) for p, ms in known if not p.kept], "o", FIRST, "tried"),
+            ([(ms, p.sqnr_db) for p, ms in known if p.kept], "D", SECOND, "kept"),
+        ):
+            if chosen:
+                axes.plot(*zip(*chosen, strict=True), marker, color=colour, markersize=5, label=name)
+        axes.margins(0.08, 0.12)
+        axes.set(xlabel="ms of one inference, estimated", ylabel="SQNR, dB")
+        axes.grid()
+        axes.tick_params(length=0)
+        legend(axes)
+        return svg(figure, "Signal to noise against estimated time of every quantization that was tried")
 
 
 ENGINES = ("DMA in", "MAC", "vector", "DMA out")

@@ -59,6 +59,7 @@ def page(summary: RunSummary) -> str:
         cost=results.check(summary),
         timeline=_timeline(summary),
         noise=_noise(summary),
+        ladder=_ladder(summary),
         samples=_samples(summary),
         demo=results.demo(summary),
         stages=[(stage, _state(stage)) for stage in summary.stages],
@@ -203,6 +204,15 @@ def _noise(summary: RunSummary) -> Mapping[str, object] | Absent:
         "chart": Markup(charts.noise(rows)),
         "loudest": charts.LOUDEST,
     }
+
+
+def _ladder(summary: RunSummary) -> Mapping[str, object] | Absent | None:
+    """What was tried to reach the floor of AP50, against its estimated time."""
+    found = results.ladder(summary)
+    if found is None or isinstance(found, Absent):
+        return found
+    drawable = any(point.ms is not None for point in found.points)
+    return {"found": found, "chart": Markup(_charts().ladder(found.points)) if drawable else None}
 
 
 def _samples(summary: RunSummary) -> list[tuple[str, str]] | Absent:

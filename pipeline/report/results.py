@@ -48,6 +48,32 @@ class LayerError(_Row):
     scale: float
 
 
+class LadderPoint(_Row):
+    """A quantization of ``quantize/ladder.json``, see ``pipeline.quantizing.pareto.Point``."""
+
+    rung: str
+    what: str
+    sqnr_db: float
+    accuracy: float | None
+    ms: float | None
+    mj: float | None
+    crossings: int
+    gain_db: float
+    added_ms: float | None
+    gain_db_per_ms: float | None
+    kept: bool
+    front: bool
+
+
+class Ladder(_Row):
+    """``quantize/ladder.json``: what was tried to reach the floor of AP50."""
+
+    reached: bool
+    max_ap50_drop: float
+    float_ap50: float
+    points: tuple[LadderPoint, ...]
+
+
 class Node(_Row):
     """An operator of ``coverage/coverage.json``, see ``pipeline.targets.placement.Placed``; keeps all keys."""
 
@@ -203,6 +229,14 @@ def history(summary: RunSummary) -> tuple[Epoch, ...] | Absent:
 def errors(summary: RunSummary) -> tuple[LayerError, ...] | Absent:
     """The error of each quantized activation, in execution order."""
     return _read(summary, "quantize", "errors.json", TypeAdapter(tuple[LayerError, ...]))
+
+
+def ladder(summary: RunSummary) -> Ladder | Absent | None:
+    """The mixed-precision ladder; ``None`` where the configuration wants none."""
+    folder = summary.current("quantize")
+    if folder is None or not (folder / "ladder.json").exists():
+        return None
+    return _read(summary, "quantize", "ladder.json", TypeAdapter(Ladder))
 
 
 def coverage(summary: RunSummary) -> tuple[Node, ...] | Absent:

@@ -14,6 +14,7 @@ from pipeline.summary import RunSummary, StageSummary
 READ = (
     ("train", "history.json"),
     ("quantize", "errors.json"),
+    ("quantize", "ladder.json"),
     ("export", "model.onnx"),
     ("coverage", "coverage.json"),
     ("partition", "plan.json"),

@@ -12,6 +12,8 @@ MODEL = "model.onnx"
 ENCODINGS = "encodings.json"
 ERRORS = "errors.json"
 RECIPE = "recipe.yaml"
+JOURNAL = "trials.jsonl"
+LADDER = "ladder.json"
 COVERAGE = "coverage.json"
 CHECK = "check.json"
 

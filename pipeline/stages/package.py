@@ -18,7 +18,8 @@ from pipeline.cost.model import CostModel
 from pipeline.errors import ModelError
 from pipeline.graph.model import load
 from pipeline.graph.view import Graph, view
-from pipeline.stages.common import FLOAT_MODEL, MODEL
+from pipeline.quantize import recipe as recipes
+from pipeline.stages.common import FLOAT_MODEL, MODEL, RECIPE
 from pipeline.stages.samples import packaged_detector, save_samples
 from pipeline.targets import library
 from pipeline.targets.placement import NPU
@@ -95,7 +96,7 @@ def _write(path: Path, context: Context, task: Task) -> None:
         decoder=task.decoder(package.score_threshold),
         lines=tuple(Line(line.name, line.start, line.end) for line in package.lines),
         zones=tuple(Zone(zone.name, zone.points) for zone in package.zones),
-        provenance={**context.provenance, **_versions()},
+        provenance={**context.provenance, **_quantization(context.inputs["quantize"] / RECIPE), **_versions()},
         version=package.version,
         signer=None if package.sign is None else keys.signer(package.sign),
     )
@@ -123,6 +124,17 @@ def _estimates(graph: Graph, partitions: Sequence[Partition], model: CostModel) 
         else None
         for p in partitions
     ]
+
+
+def _quantization(path: Path) -> Mapping[str, str]:
+    """How the model was quantized: the recipe as JSON, the calibration images' digest, and what came out."""
+    recipe = recipes.read(path)
+    used = recipe.calibrated
+    facts = {"quantize.recipe": recipe.model_dump_json(by_alias=True, exclude={"calibrated", "kept", "metrics"})}
+    facts |= {"quantize.kept": "; ".join(recipe.kept)} if recipe.kept else {}
+    if used is not None:
+        facts |= {"quantize.calibration_images": str(used.images), "quantize.calibration_sha256": used.digest}
+    return {**facts, **{f"quantize.{name}": f"{value:.6g}" for name, value in recipe.metrics.items()}}
 
 
 def _versions() -> Mapping[str, str]:

@@ -1,34 +1,52 @@
 """Quantize the trained network to int8 and measure what that costs on the integer engine that ships."""
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shutil import rmtree
+from typing import cast
 
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
 from pipeline import tasks
+from pipeline.checking.check import Demands
 from pipeline.config import QuantizeConfig
+from pipeline.cost import hosts
 from pipeline.graph.capture import capture
 from pipeline.graph.model import check, save
 from pipeline.graph.view import view
+from pipeline.progress import counted
 from pipeline.quantize import recipe as recipes
-from pipeline.quantize import scheme, trials
-from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize import scheme as schemes
+from pipeline.quantize import trials
+from pipeline.quantize.budget import Budget
+from pipeline.quantize.calibrate import Calibration, calibrate
+from pipeline.quantize.differentiable import QuantizedNetwork
 from pipeline.quantize.engine import Engine, Real
-from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.images import Watched
+from pipeline.quantize.journal import Journal, key_of
+from pipeline.quantize.recipe import Calibrated, Recipe
+from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
-from pipeline.quantize.split import split
-from pipeline.quantize.trials import Search
-from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, QUANTIZED_MODEL, RECIPE
+from pipeline.quantize.split import Split, split
+from pipeline.quantize.trials import Search, Trial
+from pipeline.quantizing import ladder as ladders
+from pipeline.quantizing.ladder import Ground, Ladder, climb
+from pipeline.quantizing.price import pricer
+from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, JOURNAL, LADDER, QUANTIZED_MODEL, RECIPE
 from pipeline.targets import library
 from pipeline.targets.profile import Target
-from pipeline.tasks import Task
+from pipeline.tasks import Infer, Pixels, Task
 from pipeline.tasks.inference import infer_onnx, load_weights
-from pipeline.workspace import Context, Result
+from pipeline.training.finetune import finetune
+from pipeline.workspace import Context, Progress, Result
+from runtime.adapters.detection import Detections
 from runtime.adapters.image import normalize
+from runtime.npu.contracts import find_contract
 from runtime.tensors import Tensors
 
 
@@ -36,7 +54,9 @@ def run(context: Context) -> Result:
     """Capture the float model, calibrate it, try what the recipe names, and measure.
 
     Writes ``float.onnx``, ``quantized.onnx`` (with quantize/dequantize pairs), ``encodings.json`` (ranges and scales),
-    ``recipe.yaml`` (what was asked for and what came out) and ``errors.json`` (one row per layer).
+    ``recipe.yaml`` (what was asked for, with which images, and what came out) and ``errors.json`` (one row per layer).
+    With ``quantize.ladder`` also ``ladder.json``, every quantization that was judged with its estimated cost.
+    While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on.
 
     Returns:
         ``float_ap50``, ``float_ap`` of the float ONNX model; ``ap50``, ``ap`` of the int8 model as the integer
@@ -53,29 +73,72 @@ def run(context: Context) -> Result:
     recipe = chosen(config.quantize, target)
     model = float_model(task, context.inputs["train"] / "model.safetensors", config.export.opset)
     save(model, context.out / FLOAT_MODEL)
-    found = _search(context, task, model, target, recipe)
-    quantized = check(found.state.quantized(), context.out / QUANTIZED_MODEL)
+    float_scores = _evaluated(task, infer_onnx(model.SerializeToString(), task), context.progress, "float")
+    measured = _Measured(task, target, context.progress)
+    state, used = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
+    quantized = check(state.quantized(), context.out / QUANTIZED_MODEL)
     save(quantized, context.out / QUANTIZED_MODEL)
-    found.state.encodings.save(context.out / ENCODINGS)
-    engine = Engine(quantized, target)
+    state.encodings.save(context.out / ENCODINGS)
     images = _pick(task, range(config.quantize.error_images))
-    errors = sensitivities(engine, found.state.model, images)
+    errors = sensitivities(Engine(quantized, target), state.model, images, context.progress)
     (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
-    float_scores = task.evaluate(task.detector(infer_onnx(model.SerializeToString(), task)))
-
-    def infer(pixels: NDArray[np.uint8]) -> Tensors:
-        return engine.run(normalize(pixels, task.preprocess))
-
-    int8_scores = task.evaluate(task.detector(infer))
+    int8_scores = measured.of(state.quantized())
     lowest = worst(errors)
     metrics = {
         **{f"float_{name}": value for name, value in float_scores.items()},
         **int8_scores,
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
-    _save_recipe(context.out / RECIPE, recipe, metrics)
+    _save_recipe(context.out / RECIPE, recipe, {**used, "metrics": metrics})
+    (context.out / JOURNAL).unlink(missing_ok=True)
     drop = float_scores["ap50"] - int8_scores["ap50"]
     return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the search goes by: target and recipe, and what the float model reaches."""
+
+    target: Target
+    recipe: Recipe
+    float_ap50: float
+    measured: "_Measured"
+
+
+class _Measured:
+    """AP of quantized models on the integer engine, each measured once."""
+
+    def __init__(self, task: Task, target: Target, progress: Progress) -> None:
+        self._task, self._target, self._progress = task, target, progress
+        self._known: dict[str, Mapping[str, float]] = {}
+
+    def of(self, model: onnx.ModelProto) -> Mapping[str, float]:
+        """``ap50`` and ``ap`` of ``model`` on the validation frames."""
+        name = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
+        if name not in self._known:
+            infer = _on_engine(Engine(model, self._target), self._task)
+            self._known[name] = _evaluated(self._task, infer, self._progress, "int8")
+        return self._known[name]
+
+
+def _on_engine(engine: Engine, task: Task) -> Infer:
+    def infer(pixels: Pixels) -> Tensors:
+        return engine.run(normalize(pixels, task.preprocess))
+
+    return infer
+
+
+def _evaluated(task: Task, infer: Infer, progress: Progress, what: str) -> Mapping[str, float]:
+    """AP of ``infer`` on the validation frames, which are counted."""
+    progress.start(0, f"measuring {what}, validation frames")
+    detect = task.detector(infer)
+
+    def counting(frame: Pixels) -> Detections:
+        found = detect(frame)
+        progress.advance()
+        return found
+
+    return task.evaluate(counting)
 
 
 def chosen(config: QuantizeConfig, target: Target) -> Recipe:
@@ -87,19 +150,84 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
     return Recipe(range=(config.range,), percentiles=(config.percentile,))
 
 
-def _search(context: Context, task: Task, model: onnx.ModelProto, target: Target, recipe: Recipe) -> trials.Found:
-    """Calibrate and try; every trial is told."""
-    context.progress.start(context.config.quantize.calibration_images, "calibrating")
-    calibration = calibrate(model, view(model), _calibration(task, context), recipe.needs_histograms)
-    parts, _ = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
-    wanted = scheme.of(target, recipe.power_of_two)
-    search = Search(tell=lambda trial: context.progress.message(str(trial)))
-    return trials.run(model, calibration, parts, recipe, target, wanted, search)
+def _search(
+    context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
+) -> tuple[trials.State, Mapping[str, object]]:
+    """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
+    section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
+    watched = Watched(_images(task), "data")
+    progress.start(section.calibration_images, "calibrating")
+    histograms = recipe.needs_histograms or section.ladder
+    calibration = calibrate(model, view(model), counted(watched, progress), histograms)
+    calibrated = Calibrated(images=calibration.images, digest=watched.digest())
+    parts, notes = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
+    journal = Journal(context.out / JOURNAL, key_of(model, calibrated.digest, recipe, wanted.target))
+    if len(journal):
+        progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
+    search = Search(journal, Budget(section.budget), progress)
+    scheme = schemes.of(wanted.target, recipe.power_of_two)
+    found = trials.run(model, calibration, parts, recipe, wanted.target, scheme, search)
+    if section.mode == "qat":
+        trained = _trained(context, found, wanted)
+        if trained is not found:  # other weights: only its layers can be climbed, against its own float form
+            found, model = trained, trained.state.model
+            wanted = replace(wanted, recipe=recipes.PRESETS["best"])
+    ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found) if section.ladder else None
+    untried = (*found.untried, *(() if ladder is None else ladder.untried))
+    for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
+        progress.message(note)
+    used = {"calibrated": calibrated, "kept": ladders.kept(found.trials, ladder)}
+    return found.state if ladder is None else ladder.state, used
 
 
-def _save_recipe(path: Path, recipe: Recipe, metrics: dict[str, float]) -> None:
-    """Write the recipe with its numbers; it names no target, for all that agree in scheme and contract share it."""
-    path.write_text(recipes.dump(recipe.model_copy(update={"metrics": metrics})))
+def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Found:
+    """``found`` trained with rounding, if the integer engine's AP50 gains by it; else ``found`` itself."""
+    state, start = found.state, time.monotonic()
+    config, progress, qat = context.config, context.progress, context.config.quantize.qat
+    what = f"qat, {qat.epochs} epoch{'s' * (qat.epochs > 1)}"
+    settings = config.train.model_copy(update={"epochs": qat.epochs, "learning_rate": qat.learning_rate})
+    network = QuantizedNetwork(state.model, state.encodings, find_contract(wanted.target.contract))
+    task = tasks.load(config.model_copy(update={"train": settings}))
+    cache = context.out / "cache"
+    learner = task.learner(cache, progress, network)
+    finetune(learner, settings, progress, what)
+    rmtree(cache, ignore_errors=True)
+    made = replace(state, model=cast("QuantizedNetwork", learner.averaged).written(), exact=None)
+    before, after = (wanted.measured.of(each.quantized()) for each in (state, made))
+    kept = after["ap50"] > before["ap50"]
+    said = f"AP50 {after['ap50']:.4f}, {before['ap50']:.4f} without it"
+    progress.message(f"{what}: {said}, {'kept' if kept else 'rolled back'}")
+    progress.trial(what, {**after, **{f"ptq_{name}": value for name, value in before.items()}, "kept": float(kept)})
+    trial = Trial(what, None, kept, time.monotonic() - start)
+    return replace(found, state=made, trials=(*found.trials, trial), score=None) if kept else found
+
+
+def _climbed(
+    context: Context,
+    of: tuple[onnx.ModelProto, Calibration, Split, Scheme],
+    wanted: Wanted,
+    search: Search,
+    found: trials.Found,
+) -> Ladder:
+    """The mixed-precision ladder above what the recipe gave, until AP50 is near enough to the float model's."""
+    model, calibration, parts, scheme = of
+    section, partition = context.config.quantize, context.config.partition
+    host = None if context.host is None else hosts.load(context.host)
+    demands = Demands(partition.place, partition.max_npu_partitions, partition.objective, prices=False)
+    ground = Ground(
+        model, calibration, parts, wanted.recipe, wanted.target, scheme, search, pricer(wanted.target, host, demands),
+        measure=lambda made: wanted.measured.of(made)["ap50"],
+        enough=lambda _, ap50: ap50 is not None and wanted.float_ap50 - ap50 <= section.max_ap50_drop,
+    )  # fmt: skip
+    ladder = climb(ground, found)
+    facts = {**ladders.document(ladder), "max_ap50_drop": section.max_ap50_drop, "float_ap50": wanted.float_ap50}
+    (context.out / LADDER).write_text(json.dumps(facts, indent=1) + "\n")
+    return ladder
+
+
+def _save_recipe(path: Path, recipe: Recipe, came: Mapping[str, object]) -> None:
+    """Write the recipe with what came of it; it names no target, for all that agree in scheme and contract share it."""
+    path.write_text(recipes.dump(recipe.model_copy(update=dict(came))))
 
 
 def _gates(drop: float, ceiling: float, lowest: Sensitivity | None) -> tuple[str, ...]:
@@ -118,12 +246,6 @@ def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:
 
 def _images(task: Task) -> Iterator[Real]:
     return (normalize(pixels, task.preprocess) for pixels in task.calibration())
-
-
-def _calibration(task: Task, context: Context) -> Iterator[Real]:
-    for image in _images(task):
-        yield image
-        context.progress.advance()
 
 
 def _pick(task: Task, places: Sequence[int]) -> list[Real]:

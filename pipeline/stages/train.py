@@ -1,10 +1,6 @@
 """Train the network of the configuration's task with Lightning, on what the machine has."""
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from shutil import rmtree
 from typing import Literal
 
@@ -17,12 +13,10 @@ from pipeline.config import TrainConfig
 from pipeline.tasks.detection.learner import progress
 from pipeline.tasks.detection.model import count_parameters
 from pipeline.tasks.inference import infer_torch, load_weights
+from pipeline.training.finetune import GRADIENT_NORM, calm
 from pipeline.training.launch import Place, launch, place
 from pipeline.training.recorder import HISTORY, WEIGHTS, Recorder, resumable
 from pipeline.workspace import Context, Result
-
-GRADIENT_NORM = 10.0
-"""Gradients are scaled down to this norm; only the first steps ever reach it."""
 
 
 def run(context: Context) -> Result:
@@ -72,7 +66,7 @@ def fit(context: Context, where: Place) -> None:
     if found and _finished(found[1], config.train):
         return
     learner = tasks.load(config).learner(out / "cache" / str(where.rank), context.progress)
-    with _calm():
+    with calm():
         trainer = pl.Trainer(
             accelerator=where.accelerator,
             devices=where.devices,
@@ -109,21 +103,3 @@ def _finished(history: list[dict[str, float]], config: TrainConfig) -> bool:
     scores = [progress(epoch) for epoch in history]
     since_best = len(scores) - 1 - scores.index(max(scores))
     return len(history) >= config.epochs or since_best >= config.patience
-
-
-@contextmanager
-def _calm() -> Iterator[None]:
-    """Leave out what Lightning says about choices that were made here on purpose."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*GPU available but not used.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

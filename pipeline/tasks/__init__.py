@@ -63,8 +63,8 @@ class Task(Protocol):
     def build(self) -> "nn.Module":
         """A fresh network as the configuration describes it; raises ``ModelError`` when it cannot be built."""
 
-    def learner(self, cache: Path, progress: Progress) -> "Learner":
-        """A fresh network with its loss, metric and data for Lightning; decoded frames go into ``cache``."""
+    def learner(self, cache: Path, progress: Progress, network: "nn.Module | None" = None) -> "Learner":
+        """``network``, or a fresh one, with loss, metric and data for Lightning; decoded frames go into ``cache``."""
 
     def calibration(self) -> Iterator[Pixels]:
         """Evenly spaced images of the training split, uint8 [H, W, 3] at the network's size, one at a time."""

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -144,6 +144,9 @@ class _Remote:
     def metric(self, name: str, value: float, step: int) -> None:
         self._queue.put(_Said("metric", (name, value, step)))
 
+    def trial(self, what: str, numbers: Mapping[str, float]) -> None:
+        self._queue.put(_Said("trial", (what, dict(numbers))))
+
 
 def _relay(queue: "SimpleQueue[_Said]", progress: Progress, errors: list[UserError]) -> None:
     """Tell ``progress`` what the queue holds; collect errors."""
@@ -152,6 +155,7 @@ def _relay(queue: "SimpleQueue[_Said]", progress: Progress, errors: list[UserErr
         "advance": progress.advance,
         "message": progress.message,
         "metric": progress.metric,
+        "trial": progress.trial,
         "error": errors.append,
     }
     while not queue.empty():

@@ -70,6 +70,12 @@ def test_the_deployed_bundle_is_signed(finished, settings):
         "trusted",
         "ci",
     )
+    assert json.loads(facts["provenance"]["quantize.recipe"])["range"] == ["mse"]
+    assert facts["provenance"]["quantize.calibration_images"] == "4"
+    assert len(facts["provenance"]["quantize.calibration_sha256"]) == 64
+    assert float(facts["provenance"]["quantize.ap50"]) == pytest.approx(
+        report(finished)["metrics"]["quantize.ap50"], 1e-5
+    )
 
 
 def test_events_have_one_object_per_frame(finished, tiny_video):

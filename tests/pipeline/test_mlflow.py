@@ -142,6 +142,71 @@ def test_a_failed_run_is_marked(tracked, error, status):
     assert found[0].data.tags["stage.train"] == "failed"
 
 
+def nested(uri, experiment):
+    """The run of the experiment that has no parent, and those inside it, oldest first."""
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    (outer,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    inner = [run for run in found if run.data.tags.get("mlflow.parentRunId") == outer.info.run_id]
+    assert len(inner) == len(found) - 1
+    return outer, sorted(inner, key=lambda run: (run.info.start_time, run.data.metrics["seconds"]))
+
+
+def test_what_a_stage_tries_is_a_run_inside_the_run(tracked):
+    path = tracked.src / "train.py"
+    tried = """    for what in ("range mse", "range minmax"):
+        context.progress.trial(what, {"sqnr_db": 20.0, "sqnr_db.a/b (c)": 20.0, "seconds": 0.1})
+"""
+    path.write_text(path.read_text().replace("    data = ", f"{tried}    data = "))
+    tracked.track(stages=tracked.stages[:1])
+    outer, inner = nested(tracked.uri, "shop")
+    assert (outer.info.run_name, outer.info.status) == ("shop", "FINISHED")
+    assert {run.info.run_name for run in inner} == {"train: range mse", "train: range minmax"}
+    assert {run.info.status for run in inner} == {"FINISHED"}
+    assert inner[0].data.metrics == {"sqnr_db": 20.0, "sqnr_db.a/b _c_": 20.0, "seconds": 0.1}
+
+
+@pytest.fixture
+def floating(tmp_path):
+    """A float model of the user's own, and images for it."""
+    weight = numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32), "w")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size, 6, 6]) for name, size in (("x", 3), ("y", 4))
+    ]
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "net.onnx"
+    )
+    np.save(tmp_path / "images.npy", np.random.default_rng(1).uniform(-1, 1, (8, 3, 6, 6)).astype(np.float32))
+    return tmp_path / "net.onnx", "--calibration", tmp_path / "images.npy", "--target", "kirin-970"
+
+
+def test_every_trial_of_a_quantization_is_a_run_inside_its_run(floating, tmp_path, empty_database, command_line):
+    shutil.copy(empty_database, tmp_path / "mine.db")
+    words = ["quantize", *map(str, floating), "--json", "--tracking"]
+    code, said, _ = command_line(*words, f"sqlite:///{tmp_path}/mine.db")
+    assert code == 0
+    report = json.loads(said)
+    outer, inner = nested(f"sqlite:///{tmp_path}/mine.db", "net")
+    assert (outer.info.status, outer.data.tags["target"]) == ("FINISHED", "kirin-970")
+    assert outer.data.metrics["sqnr_db"] == report["sqnr_db"]
+    assert outer.data.params["bias_correction"] == "fast"
+    assert {run.info.run_name: run.data.metrics["sqnr_db"] for run in inner} == {
+        trial["what"]: trial["sqnr_db"] for trial in report["trials"]
+    }
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mine.db")
+    names = {file.path for file in client.list_artifacts(outer.info.run_id)}
+    assert names == {"net.int8.recipe.yaml", "net.int8.encodings.json"}
+    assert command_line(*words, f"http://127.0.0.1:{free_port()}")[0] == 1
+    (tmp_path / "images.npy").unlink()
+    assert command_line(*words, f"sqlite:///{tmp_path}/mine.db")[0] == 1
+    newest = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mine.db").search_runs([outer.info.experiment_id])[
+        0
+    ]
+    assert newest.info.status == "FAILED"
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -68,8 +68,8 @@ class DetectionTask:
         """Input pixels per output cell of the configuration's network."""
         return self._built()[1]
 
-    def learner(self, cache: Path, progress: Progress) -> Learner:
-        """A fresh network with loss, metric and data; a video's frames are decoded into ``cache``.
+    def learner(self, cache: Path, progress: Progress, network: nn.Module | None = None) -> Learner:
+        """``network``, or a fresh one, with loss, metric and data; a video's frames are decoded into ``cache``.
 
         Raises:
             DataError: the video is damaged or too short.
@@ -81,7 +81,7 @@ class DetectionTask:
             for split, name in ((self.train, "train"), (self.held_out, "validation"))
         ]
         decoding = Decoding(self.preprocess, self._evaluation())
-        return Learner(self.build(), self.config.train, decoding, splits[0], splits[1])
+        return Learner(network or self.build(), self.config.train, decoding, splits[0], splits[1])
 
     def calibration(self) -> Iterator[Pixels]:
         """Evenly spaced training images at the network's size, uint8 [H, W, 3], one at a time."""

@@ -29,6 +29,17 @@ def test_every_target_is_in_one_form_and_forms_differ(forms):
         assert len({str(target.arithmetic()) for target in form.targets}) == 1
 
 
+def test_where_costs_decide_every_target_is_a_form_of_its_own_with_its_own_host(tiny_config, tmp_path):
+    loaded = loading.load(tiny_config, ("quantize.ladder=true",))
+    options = Options(tmp_path / "runs", loading.profile(loaded), host=None)
+    forms = quantized.forms(loaded, options, candidates.profiles("all", tmp_path / "targets"))
+    assert all(len(form.targets) == 1 for form in forms)
+    for form in forms:
+        chosen = quantized._plan(loaded, options, form).options
+        assert chosen.profile.stem == form.names
+        assert (chosen.host and chosen.host.stem) == form.targets[0].host
+
+
 def test_the_form_of_the_use_case_lies_in_its_own_folder(forms, tmp_path):
     own = [form for form in forms if form.folder is None]
     assert ["coral-edgetpu-usb3" in form.names for form in forms] == [form in own for form in forms]

@@ -71,7 +71,7 @@ def test_the_digest_is_of_what_the_network_sees(tmp_path):
     np.savez(tmp_path / "other" / "b.npz", a=np.load(tmp_path / "a.npy"))
 
     def digest(source, **preparation):
-        watched = Watched(opened(source, **preparation))
+        watched = Watched(opened(source, **preparation), source)
         assert len(list(watched)) == 2
         return watched.digest()
 
@@ -106,7 +106,7 @@ BROKEN = {
 
 
 def used(source):
-    watched = Watched(opened(source))
+    watched = Watched(opened(source), source)
     return len(list(watched)), watched.digest()
 
 

@@ -107,11 +107,19 @@ def test_one_image_is_learnt_from_and_judged_with_and_that_is_said():
 
 def test_the_split_is_even_and_disjoint():
     recipe = Recipe(learning_images=4, judging_images=3)
-    parts, _ = split(30, recipe, list, list)
-    assert len(parts.learning) == 4
-    assert len(parts.judging) == 3
-    assert not set(parts.learning) & set(parts.judging)
-    assert max(parts.judging) > 15
+    parts, notes = split(30, recipe, list, list)
+    assert [len(places) for places in (parts.learning, parts.judging, parts.held_out)] == [4, 3, 3]
+    assert len({*parts.learning, *parts.judging, *parts.held_out}) == 10
+    assert min(map(max, (parts.learning, parts.judging, parts.held_out))) > 15
+    assert notes == ()
+
+
+def test_too_few_images_to_hold_any_out_is_said_where_something_is_decided():
+    parts, notes = split(3, PRESETS["balanced"], list, list)
+    assert parts.held_out == parts.judging == [1]
+    assert "3 calibration images are too few to hold any out" in notes[0]
+    assert split(3, PRESETS["fast"], list, list)[1] == ()
+    assert split(4, PRESETS["balanced"], list, list)[0].held_out == [3]
 
 
 @pytest.mark.parametrize(

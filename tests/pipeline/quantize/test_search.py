@@ -9,11 +9,13 @@ from smallmodels import images, target
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.quantize import scheme, trials
+from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.split import split
 from pipeline.quantize.trials import Search
+from pipeline.workspace import Quiet
 
 TARGET = target("kirin-970")
 RECIPE = Recipe(range=("percentile", "minmax"), percentiles=(70.0,), equalize=("weights",), bias_correction="fast")
@@ -40,15 +42,26 @@ def outcome(found):
     return levels, found.score, found.state.quantized().SerializeToString(deterministic=True)
 
 
-def stopping_after(count):
-    left = [count]
+class Told(Quiet):
+    """Remembers what it is told; Ctrl-C comes after ``stop`` trials."""
 
-    def tell(_):
-        left[0] -= 1
-        if not left[0]:
+    def __init__(self, stop=0):
+        self.stop, self.trials, self.said, self.counts = stop, [], [], {}
+
+    def start(self, total, what):
+        self.what = what
+        self.counts[what] = [0, total]
+
+    def advance(self, n=1):
+        self.counts[self.what][0] += n
+
+    def message(self, text):
+        self.said.append(text)
+
+    def trial(self, what, numbers):
+        self.trials.append((what, numbers))
+        if len(self.trials) == self.stop:
             raise KeyboardInterrupt
-
-    return tell
 
 
 def test_a_stopped_search_goes_on_where_it_was(tmp_path, scored):
@@ -57,22 +70,43 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path, scored):
     for stopped in (1, 2, 4):
         path = tmp_path / f"{stopped}.jsonl"
         with pytest.raises(KeyboardInterrupt):
-            searched(Search(Journal(path, "key"), tell=stopping_after(stopped)))
+            searched(Search(Journal(path, "key"), progress=Told(stopped)))
         scored.clear()
         journal = Journal(path, "key")
         assert len(journal) == stopped
-        assert outcome(searched(Search(journal))) == outcome(whole)
+        again = searched(Search(journal))
+        assert outcome(again) == outcome(whole)
+        assert [t.known for t in again.trials] == [True] * stopped + [False] * (5 - stopped)
         assert len(scored) == 5 - stopped
         journal.finish()
         assert not path.exists()
 
 
-def test_a_budget_too_small_for_one_trial_makes_one(scored):
-    found = searched(Search(budget=0.0))
+def test_a_budget_too_small_for_one_trial_makes_one_and_says_so(scored):
+    search = Search(budget=Budget(0.0))
+    found = searched(search)
     assert len(found.trials) == len(scored) == 1
     assert found.trials[0].kept
     assert found.untried[0] == "range minmax, weights max"
     assert len(found.untried) == 4
+    small, left = search.left_out(found.trials, found.untried, "again")
+    assert small.startswith("the budget of 0 s is too small for one trial: the first took ")
+    assert left == "the budget of 0 s left out 4 trials, range minmax, weights max first; again"
+
+
+def test_a_search_tells_what_it_does_and_what_is_left():
+    told = Told()
+    search = Search(budget=Budget(1000.0), progress=told)
+    found = searched(search)
+    assert search.left_out(found.trials, found.untried, "") == ()
+    assert [what for what, _ in told.trials] == [t.what for t in found.trials]
+    assert [numbers["sqnr_db"] for _, numbers in told.trials] == [t.sqnr_db for t in found.trials]
+    assert set(told.trials[0][1]) == {"sqnr_db", "sqnr_db.y", "seconds", "kept"}
+    assert all(
+        f"{t} (" in said and "s of 1000 s left)" in said for t, said in zip(found.trials, told.said, strict=True)
+    )
+    assert all(done == total > 0 for done, total in told.counts.values())
+    assert {"calibrating the equalized model", *(f"judging {t.what}" for t in found.trials)} == told.counts.keys()
 
 
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path):

@@ -43,6 +43,7 @@ def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
     assert report["out"] == path.as_posix()
     assert report["schema"] == 1
     assert report["sqnr_db"] > 20
+    assert (report["held_out"], report["judged_images"]) == (True, 1)
     assert set(report["outputs"]) == {"y"}
     assert [row["tensor"] for row in report["layers"]] == ["b", "d", "e", "f", "p", "q", "y"]
     assert {"alone_db", "sqnr_db", "cosine", "channels", "device", "ms"} <= report["layers"][0].keys()
@@ -56,6 +57,7 @@ def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
     recipe = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())
     assert recipe["calibrated"] == report["calibration"] == {"images": 9, "digest": recipe["calibrated"]["digest"]}
     assert recipe["metrics"]["sqnr_db"] == report["sqnr_db"]
+    assert recipe["kept"] == [trial["what"] for trial in report["trials"] if trial["kept"]]
 
 
 def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, capsys):
@@ -72,6 +74,16 @@ def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, cap
     assert (folder / "taken.onnx").read_bytes() == (folder / "plain.onnx").read_bytes()
 
 
+def test_encodings_of_another_tool_are_taken(folder, capsys):
+    theirs = Path(__file__).parents[1] / "quantize" / "aimet-1.0.0.json"
+    assert quantize(folder, "--encodings", theirs, "--json", target="ethos-u55-256") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["trials"] == []
+    assert report["sqnr_db"] > 20
+    assert quantize(folder, "--encodings", theirs) == 1
+    assert "has a scale per channel; the target takes one per tensor" in capsys.readouterr().err
+
+
 def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert quantize(folder, "--out", folder / "whole.onnx") == 0
     capsys.readouterr()
@@ -80,6 +92,7 @@ def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert len(report["trials"]) == 1
     assert len(report["untried"]) >= 2
     assert any("the budget of 0 s left out" in note for note in report["notes"])
+    assert any("the budget of 0 s is too small for one trial" in note for note in report["notes"])
     assert (folder / "net.int8.trials.jsonl").exists()
     assert quantize(folder) == 0
     assert "goes on after 1 trials" in "".join(capsys.readouterr())
@@ -127,6 +140,24 @@ def test_an_operator_without_an_integer_form_is_a_stated_fallback(folder, capsys
     assert row["engine"] == "cpu"
 
 
+def test_the_ladder_is_climbed_to_a_floor_or_ends_with_3(folder, capsys):
+    words = ["--preset", "fast", "--ladder", "--min-sqnr"]
+    assert quantize(folder, *words, "1", "--json", target="stm32mp2") == 0
+    report = json.loads(capsys.readouterr().out)["ladder"]
+    assert (report["schema"], report["reached"], len(report["points"])) == (1, True, 1)
+    assert quantize(folder, *words, "190", target="stm32mp2") == 3
+    said = capsys.readouterr().out
+    assert "the floor of 190 dB is not reached" in said
+    assert "* kept" in said
+    kept = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())["kept"]
+    assert any(name.startswith("cpu: ") for name in kept)
+    assert "and all after it" in said
+    written = onnx.load(folder / "net.int8.onnx")
+    kinds = {i.name: i.data_type for i in written.graph.initializer if "_" not in i.name}
+    assert onnx.TensorProto.FLOAT in {kind for name, kind in kinds.items() if name.startswith("w")}
+    assert quantize(folder, "--encodings", folder / "net.int8.encodings.json", target="stm32mp2") == 0
+
+
 ERRORS = {
     "quantized": "is quantized already",
     "no images": "is no folder and no file",
@@ -168,7 +199,10 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(folder, capsys, case):
     assert ERRORS[case] in line
 
 
-USAGE = [["--mean", "a"], ["--std", "0"], ["--size", "8"], ["--preset", "slow"], ["--preset", "fast", "--recipe", "r"]]
+USAGE = [
+    ["--mean", "a"], ["--std", "0"], ["--size", "8"], ["--preset", "slow"], ["--preset", "fast", "--recipe", "r"],
+    ["--ladder"], ["--ladder", "--min-sqnr", "9", "--encodings", "e"],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", USAGE)

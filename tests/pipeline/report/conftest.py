@@ -109,6 +109,29 @@ TRACE = {
 }
 
 
+LADDER = {
+    "schema": 1, "reached": True, "untried": [], "max_ap50_drop": 0.01, "float_ap50": 0.91,
+    "points": [
+        {
+            "rung": "as asked", "what": "int8", "layers": [], "sqnr_db": 20.25, "accuracy": 0.8, "ms": 1.25, "mj": None,
+            "crossings": 1, "gain_db": 0.0, "added_ms": 0.0, "added_crossings": 0, "gain_db_per_ms": None,
+            "kept": True, "front": True, "seconds": 1.0,
+        },
+        {
+            "rung": "cpu", "what": EVIL, "layers": [EVIL], "sqnr_db": 26.25, "accuracy": 0.905, "ms": 2.75, "mj": None,
+            "crossings": 3, "gain_db": 6.0, "added_ms": 1.5, "added_crossings": 2, "gain_db_per_ms": 4.0,
+            "kept": True, "front": True, "seconds": 1.0,
+        },
+        {
+            "rung": "cpu", "what": "sum", "layers": ["sum"], "sqnr_db": 19.5, "accuracy": None, "ms": 3.0, "mj": None,
+            "crossings": 3, "gain_db": -0.75, "added_ms": 1.75, "added_crossings": 2, "gain_db_per_ms": -0.4,
+            "kept": False, "front": False, "seconds": 1.0,
+        },
+    ],
+}  # fmt: skip
+"""As the quantize stage writes it where ``quantize.ladder`` is set."""
+
+
 def small_model():
     """Conv and Relu, fused; then Softmax, and an Add of both."""
     weights = numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "stem.weight")

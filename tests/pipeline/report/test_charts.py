@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.report import charts
 from pipeline.report.headline import Accuracy
-from pipeline.report.results import Epoch, LayerError, TraceEvent
+from pipeline.report.results import Epoch, LadderPoint, LayerError, TraceEvent
 
 EPOCHS = [Epoch(epoch=n, loss=2.0 / (n + 1), ap50=(0.5, 0.925, 0.9)[n], ap=0.3) for n in range(3)]
 FORMS = [
@@ -22,6 +22,12 @@ def rows(*levels, name="layer"):
     ]
 
 
+def points(*places):
+    facts = {"rung": "cpu", "what": "x", "accuracy": None, "mj": None, "crossings": 1, "gain_db": 0, "added_ms": None}
+    facts |= {"gain_db_per_ms": None}
+    return [LadderPoint(sqnr_db=db, ms=ms, kept=front, front=front, **facts) for db, ms, front in places]
+
+
 def drawn(text):
     return [" ".join((each.text or "").split()) for each in ET.fromstring(text).iter("text")]
 
@@ -31,6 +37,7 @@ DRAWINGS = {
     "losses": lambda: charts.losses(EPOCHS),
     "scores": lambda: charts.scores(EPOCHS),
     "noise": lambda: charts.noise(rows(30, 20, 25, 40)),
+    "ladder": lambda: charts.ladder(points((20, 1, True), (30, 2, True), (25, 3, False))),
 }
 
 

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
+from conftest import LADDER
 
 from pipeline.report import html
 from pipeline.workspace import SCHEMA, Output, Record
@@ -31,7 +32,7 @@ VOID = {"meta", "br", "img"}
 @pytest.fixture
 def no_charts(monkeypatch):
     """Leave out what takes time and is tested by itself."""
-    drawn = SimpleNamespace(accuracy=str, losses=str, scores=str, noise=str, timeline=str, LOUDEST=60.0)
+    drawn = SimpleNamespace(accuracy=str, losses=str, scores=str, noise=str, ladder=str, timeline=str, LOUDEST=60.0)
     monkeypatch.setattr(html, "_charts", lambda: drawn)
 
 
@@ -110,6 +111,22 @@ def test_every_section_shows_what_its_stage_left(whole):
     assert "81,234 estimated A priori" in page.words("kinds")
     assert "0 differing bytes simulated Bit for bit" in page.words("kinds")
     assert "ab" * 32 in page.words("origin")
+
+
+def test_a_ladder_is_shown_where_there_is_one(finished, no_charts):
+    assert "ladder" not in Page(html.page(finished.summary)).texts
+    (finished.folder / "quantize/ladder.json").write_text(json.dumps(LADDER))
+    page = Page(html.page(finished.summary))
+    words = page.words("ladder")
+    assert "Int8 may cost 1.00 % of AP50, float has 91.00 %; that was reached." in words
+    assert "as asked int8 yes yes 20.2 80.00 % 1.25 n/a 1 0 0 n/a" in words
+    assert "yes yes 26.2 90.50 % 2.75 n/a 3 6 1.5 4" in words
+    assert "cpu sum 19.5 n/a 3 n/a 3 -0.75 1.75 -0.4" in words
+    unknown = [{**p, "ms": None} for p in LADDER["points"]]
+    (finished.folder / "quantize/ladder.json").write_text(json.dumps({**LADDER, "points": unknown, "reached": False}))
+    assert "that was not reached" in Page(html.page(finished.summary)).words("ladder")
+    (finished.folder / "quantize/ladder.json").write_text("{")
+    assert "ladder.json is damaged" in Page(html.page(finished.summary)).words("ladder")
 
 
 def test_fallbacks_come_before_the_other_operators_and_layers_worst_first(whole):

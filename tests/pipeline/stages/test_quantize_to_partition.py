@@ -12,13 +12,14 @@ from safetensors.torch import save_file
 from smallmodels import TARGETS, run_onnx
 
 from pipeline import tasks
+from pipeline.config import QatConfig
 from pipeline.configfile import load
 from pipeline.cost import hosts
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.quantize.sensitivity import Sensitivity
 from pipeline.stages import coverage, export, partition, quantize
-from pipeline.workspace import Context
+from pipeline.workspace import Context, Quiet
 from runtime.adapters.image import normalize
 
 STAGES = {"quantize": quantize, "export": export, "coverage": coverage, "partition": partition}
@@ -35,7 +36,7 @@ class Chain(SimpleNamespace):
                 changes.get("config", self.config), out, {n: self.folder / n for n in ("train", *STAGES)},
                 profile=TARGETS / f"{changes.get('target', 'coral-edgetpu-usb3')}.yaml",
                 host=hosts.find("desktop-xeon", hosts.folder()),
-                provenance={"config_digest": "abc", "git_commit": "def"},
+                provenance={"config_digest": "abc", "git_commit": "def"}, progress=changes.get("progress", Quiet()),
             )  # fmt: skip
             self.results[name] = STAGES[name].run(context)
         return self.results[names[-1]]
@@ -160,6 +161,96 @@ def test_the_same_files_every_time(tiny):
     again = tiny.files()
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
+
+
+def with_quantize(config, **changes):
+    return config.model_copy(update={"quantize": config.quantize.model_copy(update=changes)})
+
+
+class Stopped(Quiet):
+    """Ctrl-C after two trials."""
+
+    def __init__(self, stop=2):
+        self.tried, self.said, self.stop = [], [], stop
+
+    def message(self, text):
+        self.said.append(text)
+
+    def trial(self, what, numbers):
+        self.tried.append(what)
+        if len(self.tried) == self.stop:
+            raise KeyboardInterrupt
+
+
+def test_a_search_that_was_killed_goes_on_and_gives_the_same_files(tiny):
+    searching = with_quantize(tiny.config, preset="balanced", budget=1e4)
+    tiny.run("quantize", config=searching)
+    whole = tiny.files()
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("quantize", config=searching, progress=Stopped())
+    assert len((tiny.folder / "quantize" / "trials.jsonl").read_text().splitlines()) == 3
+    told = Stopped(stop=None)
+    tiny.run("quantize", config=searching, progress=told)
+    assert told.said[0] == "goes on after 2 trials of a run that was stopped"
+    assert len(told.tried) > 3
+    assert all("s of 10000 s left)" in said for said in told.said[1:])
+    assert tiny.files() == whole
+    saved = yaml.safe_load((tiny.folder / "quantize" / "recipe.yaml").read_text())
+    assert saved["calibrated"]["images"] == tiny.config.quantize.calibration_images
+    assert len(saved["calibrated"]["digest"]) == 64
+    assert set(saved["kept"]) < set(told.tried)
+    small = Stopped(stop=None)
+    tiny.run("quantize", config=with_quantize(tiny.config, preset="balanced", budget=0.0), progress=small)
+    assert len(small.tried) == 1
+    assert "is too small for one trial" in small.said[-2]
+    assert small.said[-1].endswith("a larger quantize.budget tries them")
+
+
+def test_a_missed_floor_of_ap50_is_climbed_to_and_what_was_tried_is_kept(tiny):
+    strict = with_quantize(tiny.config, ladder=True, max_ap50_drop=0.0, range="entropy")
+    tiny.run("quantize", "export", "coverage", "partition", config=strict)
+    found = json.loads((tiny.folder / "quantize" / "ladder.json").read_text())
+    kept = [p for p in found["points"] if p["kept"]]
+    metrics = tiny.results["quantize"].metrics
+    assert kept[-1]["accuracy"] == metrics["ap50"]
+    assert found["float_ap50"] == metrics["float_ap50"]
+    assert found["reached"] == (metrics["float_ap50"] - metrics["ap50"] <= 0) == (not tiny.results["quantize"].gates)
+    assert kept[-1]["ms"] == pytest.approx(tiny.results["partition"].metrics["ms"])
+    assert kept[-1]["crossings"] == tiny.results["partition"].metrics["crossings"]
+
+
+class Rising:
+    """A measure by which whatever comes later is better, or worse."""
+
+    def __init__(self, by):
+        self.by, self.seen = by, []
+
+    def of(self, model):
+        self.seen += [] if model in self.seen else [model]
+        return {"ap50": 0.5 + self.by * self.seen.index(model), "ap": 0.1}
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_what_is_trained_with_rounding_is_kept_only_if_the_measure_gains(tiny, monkeypatch, better):
+    measure = Rising(0.1 if better else -0.1)
+    monkeypatch.setattr(quantize, "_Measured", lambda *given: measure)
+    tiny.run("quantize")
+    before = tiny.files()
+    measure.seen.clear()
+    trained = with_quantize(tiny.config, mode="qat", qat=QatConfig(epochs=1, learning_rate=1e-2))
+    told = Stopped(stop=None)
+    tiny.run("quantize", config=trained, progress=told)
+    assert told.tried == ["qat, 1 epoch"]
+    kept = {True: "AP50 0.6000, 0.5000 without it, kept", False: "AP50 0.4000, 0.5000 without it, rolled back"}
+    assert told.said[-1] == f"qat, 1 epoch: {kept[better]}"
+    assert len(measure.seen) == 2
+    after = tiny.files()
+    assert after.keys() == before.keys()
+    changed = {name for name in after if after[name] != before[name]}
+    assert ("quantize/quantized.onnx" in changed) is better
+    saved = yaml.safe_load((tiny.folder / "quantize" / "recipe.yaml").read_text())
+    assert saved["kept"] == (["qat, 1 epoch"] if better else [])
+    assert not changed & {"quantize/float.onnx", "quantize/encodings.json"}  # ranges and scales stay
 
 
 def floor(config, value):

@@ -1,0 +1,300 @@
+"""The mixed-precision ladder: what is tried, in order, when int8 on the NPU misses the floor of accuracy.
+
+Better ranges, then recovery, which cost nothing on the device; then layer by layer a weight scale per channel on the
+host where the NPU takes none, int16 activations where its contract has them, and last real numbers on the host. Within
+a rung the layers that lose most alone are tried one at a time, ranked by the decibels that each gains per millisecond
+that it adds, crossings included, and added up in that order until the floor is reached.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import onnx
+
+from pipeline.graph.view import Node, view
+from pipeline.graph.weighted import channel_axis
+from pipeline.quantize import trials
+from pipeline.quantize.calibrate import Calibration, Tap
+from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.recipe import PRESETS, Recipe
+from pipeline.quantize.scheme import Scheme
+from pipeline.quantize.score import Score
+from pipeline.quantize.sensitivity import Sensitivity, sensitivities
+from pipeline.quantize.split import Split
+from pipeline.quantize.trials import Found, Search, State, Trial
+from pipeline.quantize.variants import Variant, tail_of, unit_of, varied
+from pipeline.quantize.weights import has_weight
+from pipeline.quantizing.pareto import Point, as_row, marked
+from pipeline.quantizing.price import Price, Pricer
+from pipeline.targets.profile import Target
+
+SCHEMA = 1
+
+MOST_LAYERS = 6
+"""Layers of a rung that are tried, those that lose most alone."""
+
+MOST_TAILS = 2
+"""Of these, from how many on everything is also tried on the host, which crosses once and not back."""
+
+LAYER_IMAGES = 4
+"""Images by which layers are put in order; all are in memory at once."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a ladder stands on.
+
+    Attributes:
+        model: the float model, prepared.
+        calibration: its statistics, with histograms.
+        images: the calibration images.
+        recipe: what was asked for.
+        target: whose engine decides.
+        scheme: of that target.
+        search: with what journal and budget.
+        price: what a quantized model is estimated to cost.
+        measure: the accuracy of a quantized model, where there is one beside signal to noise; else gives ``None``.
+        enough: whether a signal to noise in dB and an accuracy reach the floor.
+    """
+
+    model: onnx.ModelProto
+    calibration: Calibration
+    images: Split
+    recipe: Recipe
+    target: Target
+    scheme: Scheme
+    search: Search
+    price: Pricer
+    measure: Callable[[onnx.ModelProto], float | None]
+    enough: Callable[[float, float | None], bool]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """How far was climbed.
+
+    Attributes:
+        points: everything that was judged, in order; those on the Pareto front are marked.
+        state: the last one that was kept.
+        reached: whether it reaches the floor.
+        untried: what the budget left no time for.
+    """
+
+    points: tuple[Point, ...]
+    state: State
+    reached: bool
+    untried: tuple[str, ...]
+
+
+def kept(made: Sequence[Trial], ladder: Ladder | None) -> tuple[str, ...]:
+    """What was kept of a search and of the ladder above it, in order."""
+    points = () if ladder is None else ladder.points[1:]
+    return (*(t.what for t in made if t.kept), *(f"{p.rung}: {p.what}" for p in points if p.kept))
+
+
+def document(ladder: Ladder) -> Mapping[str, Any]:
+    """The ladder as plain data for JSON; ``points`` in the order in which they were judged."""
+    rows = [as_row(point) for point in ladder.points]
+    return {"schema": SCHEMA, "reached": ladder.reached, "untried": list(ladder.untried), "points": rows}
+
+
+Scored = tuple[Point, Score]
+
+
+@dataclass
+class _Climb:
+    """A ladder while it is climbed: the quantization that it stands on, and everything that was judged."""
+
+    ground: Ground
+    wanted: Sequence[Mapping[str, Real]]
+    state: State
+    score: Score
+    price: Price
+    accuracy: float | None = None
+    points: list[Point] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether the floor is reached."""
+        return self.ground.enough(self.score.sqnr_db, self.accuracy)
+
+    def step(self, rung: str, what: str, layers: Sequence[str], state: State, known: Score | None = None) -> Scored:
+        """Judge ``state`` and add its point; a score that is ``known``, or in the journal, is not measured again."""
+        start, name, search = time.monotonic(), f"{rung}: {what}", self.ground.search
+        model = state.quantized()
+        found = known or search.journal.known(name)
+        if found is None:
+            found = trials.judged(
+                name, Engine(model, self.ground.target), self.ground.images.judging, self.wanted, search
+            )
+        price = self.ground.price(model)
+        gain, added = found.sqnr_db - self.score.sqnr_db, price.minus(self.price)
+        seconds = time.monotonic() - start
+        point = Point(rung, what, tuple(layers), found.sqnr_db, None, price, gain, added, seconds)
+        self.points.append(point)
+        numbers = {"seconds": seconds, "crossings": float(price.crossings)}
+        search.tell(name, _said(point), found, numbers if price.ms is None else {**numbers, "ms": price.ms})
+        return point, found
+
+    def keep(self, scored: Scored, state: State) -> None:
+        """Stand on a point, and measure its accuracy."""
+        point, found = scored
+        self.state, self.score, self.price = state, found, point.price
+        self.accuracy = self.ground.measure(state.quantized())
+        self.points[self.points.index(point)] = replace(point, kept=True, accuracy=self.accuracy)
+        if self.accuracy is not None:
+            self.ground.search.progress.message(f"{point.rung}: {point.what}: accuracy {self.accuracy:.4f}")
+
+
+def _said(point: Point) -> str:
+    more = "" if point.added.ms is None else f", {point.added.ms:+.3g} ms"
+    crossings = f", {point.added.crossings:+d} crossings" if point.added.crossings else ""
+    return f"{point.rung}: {point.what}: {point.sqnr_db:.2f} dB ({point.gain_db:+.2f}{more}{crossings})"
+
+
+def climb(ground: Ground, asked: Found) -> Ladder:
+    """Climb from ``asked``, what the recipe gave, until the floor is reached or nothing is left.
+
+    Raises:
+        ModelError: a variant cannot be compiled.
+    """
+    tap = Tap(ground.model, [o.name for o in ground.model.graph.output])
+    wanted = [tap.read(image) for image in ground.images.judging]
+    score = asked.score
+    if score is None:
+        engine = Engine(asked.state.quantized(), ground.target)
+        score = trials.judged("as asked", engine, ground.images.judging, wanted, ground.search)
+    climbing = _Climb(ground, wanted, asked.state, score, ground.price(asked.state.quantized()))
+    climbing.keep(climbing.step("as asked", "int8", (), asked.state, score), asked.state)
+    for rung, recipe in _recipes(ground.recipe):
+        if not climbing.done:
+            _again(climbing, rung, recipe)
+    for rung, offered in RUNGS.items():
+        if not climbing.done:
+            _layers(climbing, rung, offered)
+    return Ladder(marked(climbing.points), climbing.state, climbing.done, tuple(climbing.untried))
+
+
+def _recipes(asked: Recipe) -> Sequence[tuple[str, Recipe]]:
+    """The recipes above ``asked``, without those that name nothing new."""
+    best = PRESETS["best"]
+    own = ("learning_images", "judging_images", "overrides", "power_of_two")
+    same = {name: getattr(asked, name) for name in own}
+    ranges = {name: getattr(best, name) for name in ("range", "percentiles", "weight_range")}
+    found = []
+    if not (set(best.range) <= set(asked.range) and set(best.weight_range) <= set(asked.weight_range)):
+        found.append(("better range", Recipe().model_copy(update={**ranges, **same})))
+    recovered = (asked.equalize, asked.rounding, asked.bias_correction)
+    if recovered != (best.equalize, best.rounding, best.bias_correction):
+        found.append(("recovery", best.model_copy(update=same)))
+    return found
+
+
+def _again(climbing: _Climb, rung: str, recipe: Recipe) -> None:
+    """Search with another recipe, and stand on what it finds if that is better."""
+    ground, state = climbing.ground, climbing.state
+    if ground.search.budget.spent:
+        climbing.untried.append(rung)
+        return
+    if rung == "recovery":
+        chosen = {"range": (state.choosing.choice,), "percentiles": (state.choosing.percentile,)}
+        recipe = recipe.model_copy(update={**chosen, "weight_range": ("mse" if state.least_error else "max",)})
+    search = replace(ground.search, prefix=f"{rung}: ")
+    found = trials.run(ground.model, ground.calibration, ground.images, recipe, ground.target, ground.scheme, search)
+    climbing.untried += found.untried
+    best = [trial.what.removeprefix(search.prefix) for trial in found.trials if trial.kept][-1]
+    scored = climbing.step(rung, best, (), found.state, found.score)
+    if scored[0].gain_db > 0:
+        climbing.keep(scored, found.state)
+
+
+def _layers(climbing: _Climb, rung: str, offered: "Offer") -> None:
+    """Try what is ``offered`` of each layer apart, then add up what gains, best first, until the floor is reached."""
+    ground, base = climbing.ground, climbing.state
+    rows = sensitivities(
+        Engine(base.quantized(), ground.target),
+        base.model,
+        ground.images.judging[:LAYER_IMAGES],
+        ground.search.progress,
+    )
+    tried: list[tuple[Scored, Variant]] = []
+    for what, variant in offered(ground, base, sorted(rows, key=lambda row: row.alone_db)):
+        if ground.search.budget.spent:
+            climbing.untried.append(f"{rung}: {what}")
+        else:
+            state = varied(base, variant, ground.scheme)
+            tried.append((climbing.step(rung, what, _changed(variant), state), variant))
+    stood, together = "", Variant()
+    for scored, variant in sorted(tried, key=lambda each: each[0][0].worth, reverse=True):
+        joined = together | variant
+        if climbing.done or scored[0].gain_db <= 0 or joined == together:
+            continue
+        what = f"{stood} + {scored[0].what}" if stood else scored[0].what
+        if _added(climbing, what, varied(base, joined, ground.scheme), joined, scored):
+            stood, together = what, joined
+
+
+def _changed(variant: Variant) -> Sequence[str]:
+    """The operators and activations that depart."""
+    return sorted(variant.layers | variant.wide)
+
+
+def _added(climbing: _Climb, what: str, state: State, joined: Variant, scored: Scored) -> bool:
+    """Stand on ``joined`` if that is better than what is stood on; ``scored`` is what the last of it came to alone."""
+    if what != scored[0].what:
+        if climbing.ground.search.budget.spent:
+            climbing.untried.append(f"{scored[0].rung}: {what}")
+            return False
+        scored = climbing.step(scored[0].rung, what, _changed(joined), state)
+    if scored[0].gain_db <= 0:
+        return False
+    climbing.keep(scored, state)
+    return True
+
+
+Offer = Callable[[Ground, State, Sequence[Sensitivity]], Sequence[tuple[str, Variant]]]
+"""What a rung offers of layers, those that lose most alone first."""
+
+
+def _weighted(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:
+    """The operators with quantized weights among ``rows``, as many as are tried."""
+    nodes = {n.name: n for n in view(state.model).nodes if has_weight(n, state.encodings.activations)}
+    known = [nodes[row.node] for row in rows if row.node in nodes]
+    return [n for n in known if n.required(1).name in state.encodings.weights][:MOST_LAYERS]
+
+
+def per_channel(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
+    """A weight scale per channel, for operators whose NPU has a rule against it; the host computes these in int8."""
+    rules = {op: known.rules for op, known in ground.target.operators.items()}
+    return [
+        (node.name, Variant(per_channel=frozenset({node.name})))
+        for node in _weighted(state, rows)
+        if state.encodings.weights[node.required(1).name].axis is None
+        and channel_axis(node) is not None
+        and any(use.rule == "per_tensor_weights" for use in (*ground.target.rules, *rules.get(node.op, ())))
+    ]
+
+
+def int16(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
+    """Int16 activations where the contract has them: what one layer gives, and all of them."""
+    narrow = {name for name, e in state.encodings.activations.items() if e.dtype != "int16"}
+    if "int16" not in ground.scheme.types or not narrow:
+        return []
+    chosen = [row for row in rows if row.tensor in narrow][:MOST_LAYERS]
+    alone = [(row.node, Variant(wide=frozenset({row.tensor}))) for row in chosen]
+    return [*alone, ("every layer", Variant(wide=frozenset(narrow)))]
+
+
+def on_host(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
+    """Real numbers on the host: of one layer, and from there on to the end."""
+    graph, nodes = view(state.model), _weighted(state, rows)
+    alone = [(node.name, Variant(floats=unit_of(graph, node.name))) for node in nodes]
+    tails = [(f"{n.name} and all after it", Variant(floats=tail_of(graph, n.name))) for n in nodes[:MOST_TAILS]]
+    return [*alone, *tails]
+
+
+RUNGS: Mapping[str, Offer] = {"per channel": per_channel, "int16": int16, "cpu": on_host}
+"""The rungs that change layers, in order."""
