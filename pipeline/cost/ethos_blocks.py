@@ -27,7 +27,10 @@ OUTPUT_BANKS = 2
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the search needs to know of an operator: output and input as height, width, channels, and the window."""
+    """What the search needs to know of an operator: output and input as height, width, channels, and the window.
+
+    ``element_bytes``: of a feature map's element, for cycles and traffic; blocks are those of 8 bits.
+    """
 
     kind: Kind
     ofm: tuple[int, int, int]
@@ -35,6 +38,7 @@ class Geometry:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
+    element_bytes: int = 1
 
     @property
     def equal_depth(self) -> bool:
@@ -82,7 +86,7 @@ def geometry(work: Work) -> Geometry:
     ifm = (work.in_height, work.in_width, channels) if windowed or work.kind is Kind.FC else ofm
     if windowed and work.kind is not Kind.CONV:
         ifm = (work.in_height, work.in_width, work.channels)
-    return Geometry(kind, ofm, ifm, work.kernel, work.stride, work.dilation)
+    return Geometry(kind, ofm, ifm, work.kernel, work.stride, work.dilation, work.element_bytes)
 
 
 @lru_cache(maxsize=4096)

@@ -56,7 +56,7 @@ def works(graph: Graph) -> tuple[Work, ...]:
 
 
 def describe(node: Node, clamp: Node | None = None) -> Work:
-    """The work of ``node``, the fused ``clamp`` included. A float model counts as its int8 form.
+    """The work of ``node``, the fused ``clamp`` included. A float model counts as its int8 form, int16 as it is.
 
     Raises ``ModelError`` when a shape is not static.
     """
@@ -115,6 +115,7 @@ def _with_traffic(work: Work, node: Node, clamp: Node | None) -> Work:
     constants = [t for t in node.inputs if t is not None and t.constant is not None and t.dtype == "float32"]
     return replace(
         work,
+        element_bytes=max((element_bytes(t) for t in last.outputs if t.quantization is not None), default=1),
         in_bytes=tuple(tensor_bytes(t) for t in node.activations),
         out_bytes=sum(tensor_bytes(t) for t in last.outputs),
         weight_bytes=sum(math.prod(t.dims) * (4 if _is_bias(node, t) else 1) for t in constants),
@@ -125,8 +126,13 @@ def _with_traffic(work: Work, node: Node, clamp: Node | None) -> Work:
 
 
 def tensor_bytes(tensor: Tensor) -> int:
-    """Bytes of ``tensor`` on the device: a real number counts as int8. Raises ``ModelError`` without a static shape."""
-    return math.prod(tensor.dims) * WIDE.get(tensor.dtype, 1)
+    """Bytes of ``tensor`` on the device. Raises ``ModelError`` without a static shape."""
+    return math.prod(tensor.dims) * element_bytes(tensor)
+
+
+def element_bytes(tensor: Tensor) -> int:
+    """Bytes of one value on the device: a quantized tensor's type; a real number counts as int8."""
+    return WIDE.get(tensor.dtype if tensor.quantization is None else tensor.quantization.dtype, 1)
 
 
 def _is_bias(node: Node, tensor: Tensor) -> bool:
