@@ -20,6 +20,7 @@ from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, Options, plan, run
 from pipeline.summary import RunSummary
+from runtime.text import printable
 
 THREADS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 """Unless the user sets them, before torch and numpy are imported: threads that wait for each other spinning make
@@ -173,7 +174,9 @@ def validate_command(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command("targets")
 def targets_command(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only this one: a target's name, or its YAML file.")
+    ] = None,
     *,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print its page; without a name, the table.")] = False,
     config: Annotated[Path, typer.Option(metavar="CONFIG", help="List the targets beside it.")] = Path("configs/_"),
@@ -183,7 +186,7 @@ def targets_command(
 
     folder = library.folder(config)
     names = library.names(folder) if name is None else (name,)
-    found = [library.load(library.find(each, folder)) for each in names]
+    found = [library.load(library.resolve(each, folder)) for each in names]
     if markdown:
         check.say(page.overview(found) if name is None else page.markdown(found[0]))
         return
@@ -194,7 +197,7 @@ def targets_command(
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
-    from pipeline.benches import bundle, check, npu  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check, npu, streams  # noqa: PLC0415 (imports torch)
     from pipeline.stages.common import MODEL  # noqa: PLC0415
     from pipeline.targets import library  # noqa: PLC0415
 
@@ -203,6 +206,7 @@ def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = 
     with progress.console(sys.stdout) as console:
         tables = (
             bundle.bench(loaded.config, folder, console),
+            tuple(streams.rows(loaded.config, folder, console)),
             tuple(npu.rows(target, folder / "export" / MODEL, folder / "bench" / "throughput.svg", console)),
             tuple(check.rows(console)),
         )
@@ -233,14 +237,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(words, prog_name="pipeline")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_lines(error)}", file=sys.stderr)
         sys.exit(1)
     except GateMissedError as error:
-        print(f"gate missed: {error}", file=sys.stderr)
+        print(f"gate missed: {_lines(error)}", file=sys.stderr)
         sys.exit(3)
     except Interrupted as error:
         print(f"interrupted; continue with: {error}", file=sys.stderr)
         sys.exit(130)
+
+
+def _lines(error: Exception) -> str:
+    """What ``error`` says, for a terminal."""
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 def _spell_out(words: Sequence[str]) -> list[str]:

@@ -119,7 +119,8 @@ class Assessor:
         elif not self._workspace.interrupted(stage.name):
             reasons.append("never run")
         if (record is None or reasons) and self._workspace.interrupted(stage.name):
-            reasons.append("the last run was interrupted")
+            busy = self._workspace.busy()
+            reasons.append("another run is at work on it" if busy else "the last run was interrupted")
         return Assessment(key, tuple(reasons), record)
 
     def _key(self, stage: Stage) -> Key:

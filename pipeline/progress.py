@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from pipeline.workspace import Progress
+from runtime.text import printable
 
 if TYPE_CHECKING:
     import rich.progress
@@ -64,7 +65,7 @@ class PlainConsole(_Speaker):
 
     def message(self, text: str) -> None:
         """Say one line, at once."""
-        self._messages.write(f"  {text}\n")
+        self._messages.write(f"  {printable(text)}\n")
         self._messages.flush()
 
     def __exit__(
@@ -96,7 +97,7 @@ class BarConsole(_Speaker):
 
     def message(self, text: str) -> None:
         """Say one line above the bar."""
-        self._open().console.print(f"  {text}", markup=False, highlight=False)
+        self._open().console.print(f"  {printable(text)}", markup=False, highlight=False)
 
     def line(self, text: str) -> None:
         """Say a line that is part of the result, in the place of the bar."""

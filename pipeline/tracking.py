@@ -1,6 +1,7 @@
 """Runs in MLflow: settings, numbers, files and the registered model. The only module that imports mlflow."""
 
 import http.client
+import io
 import logging
 import os
 import re
@@ -8,6 +9,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -115,14 +117,15 @@ class MlflowTracker:
     def _register(self, path: Path) -> None:
         """Log the ONNX model with its signature and make it a version of the registered model."""
         model = onnx.load(path)
-        mlflow.onnx.log_model(
-            model,
-            name=self._model_name,
-            signature=signature(model),
-            registered_model_name=self._model_name,
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy")],
-            save_as_external_data=False,
-        )
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # it prints what it registers
+            mlflow.onnx.log_model(
+                model,
+                name=self._model_name,
+                signature=signature(model),
+                registered_model_name=self._model_name,
+                pip_requirements=[f"{name}=={metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy")],
+                save_as_external_data=False,
+            )
 
     def _attempt(self, action: Callable[[], object]) -> None:
         """Do it unless MLflow was lost before; say when it is lost now."""

@@ -139,6 +139,7 @@ class Workspace:
         """Name the folder, and of stages whose results lie in another one, that; nothing is created before ``open``."""
         self.folder = folder
         self._elsewhere = elsewhere or {}
+        self._held = False
 
     def stage(self, name: str) -> Path:
         """The folder of the stage's last complete result."""
@@ -167,6 +168,7 @@ class Workspace:
                 raise UserError(
                     "another run is at work here", where=self.folder, fix="wait for it, or choose another --runs folder"
                 ) from None
+            self._held = True
             try:
                 remove_unfinished(self.folder)
                 remove_unfinished(self.folder / ".partial")
@@ -174,7 +176,23 @@ class Workspace:
                     self._recover(name)
             except OSError as error:
                 raise _unusable(self.folder, error) from error
-            yield
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def busy(self) -> bool:
+        """Whether another run holds the lock; not looked at while this one does, for closing it gives it up."""
+        if self._held:
+            return False
+        try:
+            with (self.folder / ".lock").open("r+") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def record(self, name: str) -> Record | None:
         """The record of the stage's last complete result, ``None`` when there is none.

@@ -13,6 +13,9 @@ from pipeline.files import read_whole
 Keys = tuple[str | int, ...]
 """Where a setting is: keys of mappings and indices of lists, from the top."""
 
+EXAMPLE = "configs/cctv.yaml"
+"""A file to learn from, for who has an empty one."""
+
 MOST = 50_000
 """Settings and list items in one document, aliases counted as what they stand for."""
 
@@ -38,8 +41,8 @@ def dotted(keys: Keys) -> str:
     return text
 
 
-def read_text(path: Path) -> str:
-    """The text of ``path``.
+def read_text(path: Path, example: str = EXAMPLE) -> str:
+    """The text of ``path``; ``example`` is a file of its kind, told when it is empty.
 
     Raises:
         ConfigError: it does not exist, is a folder, cannot be read, is empty, or is not UTF-8 text.
@@ -57,19 +60,19 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise ConfigError("is not a text file", where=path, fix="write YAML as UTF-8") from None
     if not text.strip():
-        raise ConfigError("is empty", where=path, fix="configs/cctv.yaml is an example")
+        raise ConfigError("is empty", where=path, fix=f"{example} is an example")
     if "\0" in text:
         raise ConfigError("is not a text file", where=path, fix="write YAML as UTF-8")
     return text
 
 
-def read(path: Path) -> Document:
-    """The settings in ``path``.
+def read(path: Path, example: str = EXAMPLE) -> Document:
+    """The settings in ``path``; ``example`` is a file of its kind, told when it is empty.
 
     Raises:
         ConfigError: see ``read_text``; or it is not valid YAML, is not a mapping, or says a key twice.
     """
-    text = read_text(path)
+    text = read_text(path, example)
     try:
         values, lines, problems = _load(text)
     except yaml.MarkedYAMLError as error:

@@ -8,7 +8,7 @@ from typing import Literal
 from pipeline.checking import fallbacks
 from pipeline.checking.nouns import Check, Cut, NodeCheck
 from pipeline.checking.pins import pins
-from pipeline.checking.pricing import Priced, cheapest, host_ms, pieces, price, totals, widest
+from pipeline.checking.pricing import Priced, cheapest, host_ms, pieces, price, prices_at, totals, widest
 from pipeline.checking.units import JudgedUnit, judged, verdicts
 from pipeline.cost.hosts import HostProfile
 from pipeline.cost.model import CostModel, Totals
@@ -119,9 +119,9 @@ def _nodes(found: Placement) -> tuple[NodeCheck, ...]:
     """Every operator in the graph's order; a fused clamp is included in the operator before it."""
     checked = {}
     by_hand = {unit.name for unit in found.priced.problem.units if unit.must == CPU}
+    prices = prices_at(found.priced, found.solution)
     for unit in found.units:
         device = found.solution.devices[unit.name]
-        prices = found.priced.prices
         cost = prices.npu[unit.name] if device == NPU else prices.cpu[unit.name]
         for node in unit.nodes:
             own = cost if node is unit.nodes[0] else LayerCost(0.0, 0.0, bound="nothing", energy_mj=0.0)

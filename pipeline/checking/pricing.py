@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pipeline.checking.kernels import with_conversions
 from pipeline.checking.units import JudgedUnit
 from pipeline.cost.model import CostModel, Prices, Totals
+from pipeline.cost.nouns import FREE
 from pipeline.cost.work import tensor_bytes
 from pipeline.graph.view import Graph, Tensor
 from pipeline.placing.baselines import cpu_only, greedy
 from pipeline.placing.evaluate import partitions
 from pipeline.placing.exact import exact
-from pipeline.placing.problem import NPU, Crossing, Device, Problem, Solution, Unit
+from pipeline.placing.problem import CPU, NPU, Crossing, Device, Problem, Solution, Unit
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Priced:
         prices: of its units on both devices, and of its tensors.
         problem: what is to be placed; with zeros for times that are not known.
         by_cost: whether every time that decides is known.
+        follows: by name of a clamp's unit, the unit of the operator that the host runs it with, at no cost.
     """
 
     model: CostModel
     prices: Prices
     problem: Problem
     by_cost: bool
+    follows: Mapping[str, str]
 
 
 def price(
@@ -50,13 +53,14 @@ def price(
     prices = replace(prices, cpu=cpu, crossings=crossings)
     known = all(cpu[u.name].ms is not None and (not u.taken or prices.npu[u.name].ms is not None) for u in units)
     known = known and all(crossing.ms is not None for crossing in crossings.values())
+    follows = {u.name: u.follows for u in units if u.follows is not None}
     problem = Problem(
         tuple(_unit(u, prices, pins.get(u.name), known) for u in units),
-        tuple(_crossing(t, made, read, graph, prices, known) for t, made, read in tensors),
+        tuple(_crossing(t, made, read, graph, prices, known, follows) for t, made, read in tensors),
         (prices.launch_ms or 0.0) if known else 0.0,
         limit,
     )
-    return Priced(model, prices, problem, known)
+    return Priced(model, prices, problem, known, follows)
 
 
 def forced(priced: Priced, name: str) -> Priced:
@@ -96,14 +100,24 @@ def widest(priced: Priced) -> Solution:
 
 def host_ms(priced: Priced) -> float | None:
     """Milliseconds of everything on the host, pins aside; ``None`` when one is not known."""
-    times = [cost.ms for cost in priced.prices.cpu.values()]
+    times = [cost.ms for cost in _settled(priced, dict.fromkeys(priced.prices.cpu, CPU)).cpu.values()]
     return None if any(ms is None for ms in times) else sum(ms for ms in times if ms is not None)
 
 
 def totals(priced: Priced, solution: Solution) -> Totals:
     """What ``solution`` costs."""
     on_npu = {name for name, device in solution.devices.items() if device == NPU}
-    return priced.model.total(priced.prices, on_npu, solution.npu_partitions, solution.crossings)
+    return priced.model.total(prices_at(priced, solution), on_npu, solution.npu_partitions, solution.crossings)
+
+
+def prices_at(priced: Priced, solution: Solution) -> Prices:
+    """The prices of ``priced`` where ``solution`` places its units: a clamp beside its operator on the host is free."""
+    return _settled(priced, solution.devices)
+
+
+def _settled(priced: Priced, devices: Mapping[str, Device]) -> Prices:
+    free = {clamp: FREE for clamp, operator in priced.follows.items() if devices[operator] == CPU}
+    return replace(priced.prices, cpu={**priced.prices.cpu, **free})
 
 
 def saved(before: float | None, after: float | None) -> float | None:
@@ -135,12 +149,20 @@ def _tensors(graph: Graph, units: Sequence[JudgedUnit]) -> list[tuple[Tensor, st
 
 def _unit(unit: JudgedUnit, prices: Prices, must: Device | None, known: bool) -> Unit:
     npu_ms = prices.npu[unit.name].ms if known else 0.0
-    cpu_ms = prices.cpu[unit.name].ms if known else 0.0
+    cpu_ms = prices.cpu[unit.name].ms if known and unit.follows is None else 0.0
     return Unit(unit.name, cpu_ms or 0.0, npu_ms if unit.taken else None, must)
 
 
 def _crossing(
-    tensor: Tensor, maker: str | None, readers: tuple[str, ...], graph: Graph, prices: Prices, known: bool
+    tensor: Tensor,
+    maker: str | None,
+    readers: tuple[str, ...],
+    graph: Graph,
+    prices: Prices,
+    known: bool,
+    follows: Mapping[str, str],
 ) -> Crossing:
+    """What ``tensor`` costs to cross; to the host with the clamp that must then run there as a kernel of its own."""
     ms = (prices.crossings[tensor.wire].ms or 0.0) if known else 0.0
-    return Crossing(tensor.wire, maker, readers, graph.is_output(tensor.name), ms, ms)
+    clamp_ms = sum(prices.cpu[r].ms or 0.0 for r in readers if known and maker is not None and follows.get(r) == maker)
+    return Crossing(tensor.wire, maker, readers, graph.is_output(tensor.name), ms + clamp_ms, ms)

@@ -20,11 +20,14 @@ class JudgedUnit:
         nodes: the operator, and its fused clamp if it has one.
         reasons: by name of a node, why the NPU does not take it; empty when it takes the unit.
         work: what the unit asks of a device.
+        follows: for a clamp that the NPU's limits keep apart from its operator, the name of that operator's unit: where
+            both run on the host they are one kernel.
     """
 
     nodes: tuple[Node, ...]
     reasons: Reasons
     work: Work
+    follows: str | None = None
 
     @property
     def name(self) -> str:
@@ -58,7 +61,10 @@ def judged(graph: Graph, reasons: Reasons, describe_work: Callable[..., Work] = 
     for unit in units(graph):
         refused = {n.name: reasons[n.name] for n in unit if n.name in reasons}
         whole = quantized or len(refused) in (0, len(unit))
-        for nodes in (unit,) if whole else tuple((n,) for n in unit):
-            own = {n.name: refused[n.name] for n in nodes if n.name in refused}
-            found.append(JudgedUnit(nodes, own, describe_work(*nodes)))
+        if whole:
+            found.append(JudgedUnit(unit, refused, describe_work(*unit)))
+            continue
+        for node in unit:
+            own = {node.name: refused[node.name]} if node.name in refused else {}
+            found.append(JudgedUnit((node,), own, describe_work(node), None if node is unit[0] else unit[0].name))
     return tuple(found)

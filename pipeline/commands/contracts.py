@@ -1,5 +1,6 @@
 """``pipeline contracts``: how much of a quantized model moves between two integer contracts."""
 
+import io
 import json as jsonlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -10,8 +11,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from pipeline.commands.check import ModelFile, Targets, say
+from pipeline.commands.check import Targets, say
 from pipeline.errors import ModelError, UserError
+from pipeline.files import read_whole
 from runtime.text import printable
 
 if TYPE_CHECKING:
@@ -32,8 +34,13 @@ Inputs = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")]
 
 
+QuantizedFile = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An ONNX file with QDQ pairs, as pipeline quantize writes.")
+]
+
+
 def contracts_command(
-    model: ModelFile,
+    model: QuantizedFile,
     *,
     contract: Names = None,
     target: Annotated[str, typer.Option("--target", metavar="NAME", help="Whose contract is meant.")] = (
@@ -54,7 +61,7 @@ def contracts_command(
 
     profile, loaded = library.load(library.resolve(target, targets)), load(model)
     graph = view(loaded)
-    given = list(_inputs(graph, inputs, count))
+    given = list(_inputs(model, graph, inputs, count))
     how = "random integers" if inputs is None else str(inputs)
     pairs = _pairs(contract or (), profile.contract)
     found: list[Movement] = []
@@ -78,13 +85,16 @@ def _pairs(names: Sequence[str], own: str) -> list[tuple[str, str]]:
     return [(first, other) for other in CONTRACTS if other != first]
 
 
-def _inputs(graph: "Graph", source: Path | None, count: int) -> Iterator[dict[str, NDArray[np.integer[Any]]]]:
+def _inputs(
+    model: Path, graph: "Graph", source: Path | None, count: int
+) -> Iterator[dict[str, NDArray[np.integer[Any]]]]:
     """Integers of the model's inputs: real ones quantized as the model says, or random ones."""
     from pipeline.graph.view import quantize  # noqa: PLC0415
 
     for tensor in graph.inputs:
         if tensor.quantization is None:
-            raise ModelError("its input is not quantized", where=tensor.name, fix="give a model with QDQ pairs")
+            what = f"its input {tensor.name} is not quantized"
+            raise ModelError(what, where=model, fix="give a model with QDQ pairs; pipeline quantize makes one")
     if source is None:
         rng = np.random.default_rng(0)
         for _ in range(count):
@@ -119,7 +129,7 @@ def _arrays(source: Path, graph: "Graph") -> Iterator[Mapping[str, NDArray[np.ge
         raise UserError("holds no .npy or .npz", where=source, fix="give a folder with arrays")
     for file in files:
         try:
-            content = np.load(file, allow_pickle=False)
+            content = np.load(io.BytesIO(read_whole(file)), allow_pickle=False)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot be read: {error}", where=file) from error
         arrays = {names[0]: content} if isinstance(content, np.ndarray) else dict(content)

@@ -68,7 +68,7 @@ def _slowness(row: Row) -> float:
 def _row(checked: Check, candidate: Candidate, beside: Time | None, measured: Measured) -> Row:
     """The row of a target; ``beside`` is what its host takes alone."""
     target, used = candidate.target, checked.cut.npu_partitions > 0
-    time = _time(checked.totals)
+    time = None if target.operators_unknown and not used else _time(checked.totals)
     worth = _worth(time, beside, used)
     return Row(
         name=target.name,

@@ -12,9 +12,9 @@ def worth(row: Row) -> str:
         case None:
             return "the host alone"
         case Worth.UNKNOWN:
-            if row.time is None:
-                return "unknown: its speed is not public"
-            return "unknown: its operators are not public" if row.host else "unknown: no host to compare with"
+            if not row.npu_partitions:
+                return "unknown: its operators are not public"
+            return "unknown: its speed is not public" if row.time is None else "unknown: no host to compare with"
         case Worth.NO:
             return "no: the CPU alone is faster" if row.npu_partitions else "no: all is placed on the CPU"
         case Worth.UNCERTAIN:

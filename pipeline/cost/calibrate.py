@@ -19,6 +19,10 @@ from pipeline.graph.view import view
 
 REPEATS = 9
 """Timings of each model; the fastest counts, as the least disturbed."""
+LEAST_SHARE = 0.1
+"""Of an operator's time, what is left to its rate however much its overhead and its bytes explain."""
+
+_HIDDEN = f"overhead and bytes explain its time, {LEAST_SHARE:.0%} of which is left to the rate"
 COPIED = 1 << 20
 """Real numbers that are moved to see how fast that goes."""
 
@@ -39,27 +43,40 @@ def measure_host(name: str = "this-machine", threads: int = 1) -> HostProfile:
         raise TargetError(f"asks for {threads} threads of {cores()} cores", where="--threads", fix=fix)
     moved = 2 * 4 * COPIED * (LONG - SHORT)
     known = {"bytes_per_second": moved / _difference(copies(COPIED, SHORT), copies(COPIED, LONG), threads)}
+    bounded: list[str] = []
     for rate, probes in PROBES.items():
-        known[rate] = _rate(rate, probes, known, threads)
+        known[rate], hidden = _rate(rate, probes, known, threads)
+        bounded += [rate] if hidden else []
     source = f"onnxruntime {onnxruntime.__version__}, {threads} threads, {platform.machine()}"
-    rates = {key: Rate(value=value, confidence="measured", source=source) for key, value in known.items()}
+    rates = {
+        key: Rate(value=value, confidence="fitted", source=f"{source}; {_HIDDEN}")
+        if key in bounded
+        else Rate(value=value, confidence="measured", source=source)
+        for key, value in known.items()
+    }
     title = f"{_processor()}, {threads} threads"
     return HostProfile(name=name, title=title, threads=threads, figures=rates)
 
 
-def _rate(rate: str, probes: tuple[Probe, ...], known: Mapping[str, float], threads: int) -> float:
-    """What the machine does per second over all ``probes``; for the overhead, the seconds of one operator."""
+def _rate(rate: str, probes: tuple[Probe, ...], known: Mapping[str, float], threads: int) -> tuple[float, bool]:
+    """What the machine does per second over all ``probes``; for the overhead, the seconds of one operator.
+
+    And whether overhead and bytes hid more than ``LEAST_SHARE`` leaves of a probe's time, which then counts.
+    """
     done = seconds = 0.0
+    hidden = False
     for probe in probes:
         spent = _difference(chain(probe, SHORT), chain(probe, LONG), threads) / (LONG - SHORT)
         if rate == "overhead_s":
-            return spent
+            return spent, False
         work = next(w for w in works(view(real(probe, 1))) if w.op == probe.op)
         asked = hosts.demand(work)
         moved = (work.feature_bytes * work.passes + work.weight_bytes) / known["bytes_per_second"]
         done += 0.0 if asked is None else asked[1]
-        seconds += max(spent - known["overhead_s"] - moved, spent / 10)
-    return done / seconds
+        left = spent - known["overhead_s"] - moved
+        hidden = hidden or left < LEAST_SHARE * spent
+        seconds += max(left, LEAST_SHARE * spent)
+    return done / seconds, hidden
 
 
 def _difference(short: onnx.ModelProto, long: onnx.ModelProto, threads: int) -> float:

@@ -163,7 +163,7 @@ class CostModel:
         spent, without = self._energy(npu_ms, cpu_ms, crossing_ms + launch_ms if partitions else 0.0, relative)
         missing = dict.fromkeys(m for _, c in chosen for m in c.missing)
         missing |= dict.fromkeys(["link_bytes_per_second"] if any(c.ms is None for c in crossed) else [])
-        missing |= dict.fromkeys(["launch_s"] if partitions and self.device.get("launch_s") is None else [])
+        missing |= dict.fromkeys(["launch_s"] if partitions and not self._launch_known(prices) else [])
         return Totals(
             (npu_ms or 0.0) + (cpu_ms or 0.0) + crossing_ms + launch_ms if known else None,
             low, high, npu_ms, cpu_ms, crossing_ms, launch_ms, _bytes([c for _, c in chosen]),
@@ -171,6 +171,10 @@ class CostModel:
             Provenance.A_PRIORI if self.fit is None or not partitions else Provenance.HELD_OUT, tuple(missing), without,
             spent,
         )  # fmt: skip
+
+    def _launch_known(self, prices: Prices) -> bool:
+        """Whether starting the device is in the numbers, as a public figure or in the fit of an inference."""
+        return self.device.get("launch_s") is not None or bool(prices.inference_ms)
 
     def _measured(self, cost: LayerCost) -> LayerCost:
         """``cost`` with its energy by fitted constants, where there are any."""

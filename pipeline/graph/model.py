@@ -4,26 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from pipeline.errors import ModelError, one_line
+from pipeline.graph.files import read
 
 
 def load(path: Path) -> onnx.ModelProto:
     """The checked, shape-inferred model in ``path``.
 
     Raises:
-        ModelError: the file is missing, is not ONNX, is truncated, or fails ONNX's checker.
+        ModelError: the file cannot be read, see ``pipeline.graph.files.read``, or fails ONNX's checker.
     """
-    try:
-        model = onnx.load(path)
-    except OSError as error:
-        raise ModelError(f"cannot be read: {error.strerror or error}", where=path) from error
-    except DecodeError as error:
-        raise ModelError(f"is not an ONNX file, or is cut short: {error}", where=path) from error
-    except onnx.checker.ValidationError as error:
-        raise ModelError(f"keeps weights in files that cannot be read: {one_line(error)}", where=path) from error
-    return check(model, path)
+    return check(read(path), path)
 
 
 def check(model: onnx.ModelProto, where: object) -> onnx.ModelProto:

@@ -32,13 +32,14 @@ PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 
 def session(model: bytes) -> ort.InferenceSession:
-    """A session that runs ``model`` operator by operator, without ONNX Runtime's own rewrites.
+    """A session that runs ``model`` operator by operator on one thread, without ONNX Runtime's own rewrites.
 
     Raises one of ``LOAD_ERRORS`` when ONNX Runtime does not take it.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

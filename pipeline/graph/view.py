@@ -214,8 +214,7 @@ class _Builder:
         if scale.size == 1:
             return Quantization(scale.reshape(()), zero.reshape(()), None, carrier)
         axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-        rank = len(_given(node).shape or scale.shape)
-        return Quantization(scale, zero, axis % rank, carrier)
+        return Quantization(scale, zero, _channel_axis(axis, _given(node).shape, scale.size, where), carrier)
 
     def _integers(self, node: ir.Node) -> np.dtype[Any]:
         """The integer type of a quantization without a zero point."""
@@ -246,6 +245,20 @@ def quantize(values: Array, quantization: Quantization) -> Array:
     rounded = np.rint(values.astype(np.float32) / scale).astype(np.float64) + zero
     result: Array = np.clip(rounded, low, high).astype(quantization.zero_point.dtype)
     return result
+
+
+def _channel_axis(axis: int, shape: ir.Shape | None, scales: int, where: str) -> int:
+    """The axis from 0 that ``scales`` scales go along; raises ``ModelError`` when ``shape`` has no such axis."""
+    if shape is None:
+        return axis % scales
+    if not -len(shape) <= axis < len(shape):
+        fix = f"axis must lie from {-len(shape)} to {len(shape) - 1}"
+        raise ModelError(f"quantizes along axis {axis} of {len(shape)} dimensions", where=where, fix=fix)
+    size = shape[axis]
+    if isinstance(size, int) and size != scales:
+        fix = "give one scale per element of the axis"
+        raise ModelError(f"has {scales} scales for the {size} elements of axis {axis}", where=where, fix=fix)
+    return axis % len(shape)
 
 
 def _live(graph: ir.Graph) -> list[ir.Node]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ModelError
+from pipeline.files import read_whole
 from pipeline.quantize.scheme import Scheme
 
 SCHEMA = 1
@@ -70,7 +71,7 @@ def require_scheme(encodings: Encodings, scheme: Scheme, where: object) -> None:
 def load(path: Path) -> Encodings:
     """The encodings in ``path``; raises ``ModelError`` when it is not such a file or of another schema."""
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_whole(path))
         schema = document["schema"]
         if schema != SCHEMA:
             raise ModelError(f"has schema {schema}, this version reads {SCHEMA}", where=path, fix=AGAIN)

@@ -112,7 +112,7 @@ def load(path: Path, target: str) -> Recipe:
         ConfigError: it cannot be read, says something unknown or impossible (every mistake is told), or is for another
             target.
     """
-    document = yamltree.read(path)
+    document = yamltree.read(path, "the recipe that pipeline quantize writes beside its model")
     try:
         recipe = Recipe.model_validate(document.values)
     except ValidationError as error:

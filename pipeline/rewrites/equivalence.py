@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from pipeline.errors import ModelError, one_line
+from pipeline.graph import peer
 from pipeline.rewrites.nouns import Replacement
+from runtime.delegates.cpu import LOAD_ERRORS
 
 Array = NDArray[Any]
 SPREAD = 2.0
@@ -62,20 +63,11 @@ def run(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
     Raises:
         ModelError: ONNX Runtime cannot run the model.
     """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [np.asarray(v) for v in session.run(None, dict(feeds))]
-    except _FAILURES as error:
+        return list(peer.run(model.SerializeToString(), feeds).values())
+    except LOAD_ERRORS as error:
         cause = one_line(error)
         raise ModelError(f"ONNX Runtime cannot run it: {cause}", where=model.graph.name or "model") from error
-
-
-_STATE = ort.capi.onnxruntime_pybind11_state
-_FAILURES = (_STATE.Fail, _STATE.InvalidArgument, _STATE.InvalidGraph, _STATE.NotImplemented, _STATE.RuntimeException)
 
 
 def verify(

@@ -70,7 +70,7 @@ def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _read(path: Path, child: Path | None) -> dict[str, Any]:
     try:
-        return yamltree.read(path).values
+        return yamltree.read(path, "configs/targets/conv-only.yaml").values
     except ConfigError as error:
         fix = error.fix if child is None else f"mend what {child.name} inherits"
         raise TargetError(error.what, where=error.where, fix=fix) from error

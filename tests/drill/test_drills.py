@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 import walkers
+from drilled import Run, check_sinks_agree, middle
 from real_parts import Subscriber, broker, need, rtsp_server, wait_for
 from test_sources import write_video
-
-from runs import Run, check_sinks_agree, middle
 
 pytestmark = pytest.mark.drill
 

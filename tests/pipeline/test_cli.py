@@ -269,16 +269,20 @@ def test_bench_without_a_run_is_told(tmp_path, tiny_config, monkeypatch):
 
 
 def test_bench_prints_a_table(monkeypatch, tiny_config, capsys):
-    from pipeline.benches import bundle, check, npu  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check, npu, streams  # noqa: PLC0415 (imports torch)
 
     rows = (Row("bytes", "0", "differing"), Row("ms per frame", "12.5", "host"))
     monkeypatch.setattr(bundle, "bench", lambda config, folder, console: rows)
+    monkeypatch.setattr(streams, "rows", lambda config, folder, console: [Row("frames per second", "1.1", "loop")])
     monkeypatch.setattr(npu, "rows", lambda target, model, picture, console: [Row("ratio", "0.9", "of times")])
     monkeypatch.setattr(check, "rows", lambda console: [Row("error", "1 %", "against silicon")])
     with pytest.raises(SystemExit):
         cli.main(["bench", str(tiny_config)])
     table = "bytes            0  differing\nms per frame  12.5  host\n"
-    assert capsys.readouterr().out == f"{table}ratio  0.9  of times\nerror  1 %  against silicon\n"
+    assert (
+        capsys.readouterr().out
+        == f"{table}frames per second  1.1  loop\nratio  0.9  of times\nerror  1 %  against silicon\n"
+    )
 
 
 def test_keys_new_says_where_the_keys_are(tmp_path, monkeypatch, capsys):
@@ -337,3 +341,22 @@ def test_interruption_while_it_is_imported_is_exit_code_130(monkeypatch):
         entry.main()
     monkeypatch.undo()
     assert stop.value.code == 130
+
+
+def test_an_error_moves_no_cursor(command):
+    code, _, err = command("check", "a\x1b[2Jb.onnx", "--target", "conv-only")
+    assert code == 1
+    assert "\x1b" not in err
+    assert "a\\x1b[2Jb.onnx" in err
+
+
+def test_an_empty_file_is_told_an_example_of_its_kind(command, shop):
+    (shop.folder / "empty.yaml").write_text("")
+    assert "empty.yaml: is empty (configs/targets/conv-only.yaml is an example)" in command("targets", "empty.yaml")[2]
+    assert "empty.yaml: is empty (configs/cctv.yaml is an example)" in command("run", "empty.yaml")[2]
+
+
+def test_a_target_is_shown_from_its_file(command):
+    from pipeline.targets import library  # noqa: PLC0415 (imports onnx)
+
+    assert command("targets", str(library.SHIPPED / "rk3588.yaml")) == command("targets", "rk3588")

@@ -189,10 +189,16 @@ def test_two_runs_at_once_are_refused_and_the_lock_ends_with_its_process(shop):
     )
     holder = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
+    here = Workspace(folder)
+    assert here.busy()
     with pytest.raises(UserError, match="runs/shop: another run is at work here"):
         shop.run()
     holder.kill()
     holder.communicate()
+    assert not here.busy()
+    with here.open([]):
+        assert not here.busy()
+        assert in_child(lambda: sys.exit(0 if Workspace(folder).busy() else 1)) == 0
     assert shop.run() == ["train: fresh", "export: fresh", "package: fresh"]
 
 

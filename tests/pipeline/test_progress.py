@@ -21,6 +21,12 @@ def test_plain_lines_come_every_ten_seconds(monkeypatch):
     assert messages.getvalue() == "  epoch 1/3 10/40\n  epoch 1/3 20/40\n  epoch 1/3 30/40\n  done\n"
 
 
+def test_messages_move_no_cursor():
+    out = io.StringIO()
+    PlainConsole(io.StringIO(), out).message("a \x1b[2J name")
+    assert out.getvalue() == "  a \\x1b[2J name\n"
+
+
 def test_bars_go_to_standard_error_and_leave_nothing_behind(capsys):
     results = io.StringIO()
     with BarConsole(results) as console:

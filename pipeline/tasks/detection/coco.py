@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import DataError
+from pipeline.files import read_whole
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def read_annotations(path: Path) -> Annotations:
 
 def _json(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_whole(path).decode())
     except OSError as error:
         raise DataError(f"annotations cannot be read: {error.strerror}", where=path, fix="check the path") from None
     except UnicodeDecodeError as error:

@@ -10,7 +10,9 @@ from smallmodels import model, target
 
 from pipeline.checking.check import Demands, check, place
 from pipeline.checking.nouns import Check
+from pipeline.cost.nouns import FREE
 from pipeline.errors import ModelError
+from pipeline.graph.fusion import units as fused_units
 from pipeline.graph.view import view
 from pipeline.placing.evaluate import npu_partitions
 from pipeline.targets.placement import by_rules
@@ -24,6 +26,8 @@ def every_placement(found):
     inputs = {t.wire for t in found.graph.inputs}
     outputs = {t.wire for t in found.graph.outputs}
     inside = {t.wire for u in units for n in u.nodes[:-1] for t in n.outputs}
+    names = {u.name for u in units}
+    apart = [(u[0].name, u[1].name) for u in fused_units(found.graph) if len(u) > 1 and u[1].name in names]
     best = None
     for bits in product((False, True), repeat=len(units)):
         on_npu = {u.name for u, bit in zip(units, bits, strict=True) if bit}
@@ -41,7 +45,8 @@ def every_placement(found):
             partitions = npu_partitions(found.priced.problem, devices)
         except ModelError:  # more partitions than the target takes
             continue
-        total = model.total(prices, on_npu, partitions, crossing).ms
+        free = {clamp: FREE for operator, clamp in apart if operator not in on_npu}
+        total = model.total(replace(prices, cpu={**prices.cpu, **free}), on_npu, partitions, crossing).ms
         best = total if best is None else min(best, total)
     return best
 
@@ -118,6 +123,17 @@ def test_a_clamp_that_the_npu_does_not_fuse_leaves_the_convolution_there():
     assert devices["Clip"] == "cpu"
 
 
+def test_a_clamp_apart_from_its_convolution_costs_the_host_nothing():
+    graph, beside = view(swish_net()), host()
+    together, apart = (check("net", graph, target(name), beside) for name in ("snapdragon-855", "sapeon-x220"))
+    assert apart.cut.cpu_ms == pytest.approx(together.cut.cpu_ms)
+    on_host = check("net", graph, target("sapeon-x220"), beside, Demands(place={"Conv#2": "cpu"}))
+    on_npu = check("net", graph, target("sapeon-x220"), beside, Demands(place={"Conv#2": "npu"}))
+    clamps = [next(n for n in report.nodes if n.op == "Clip") for report in (on_host, on_npu)]
+    assert [clamp.device for clamp in clamps] == ["cpu", "cpu"]
+    assert clamps[0].ms == 0 < clamps[1].ms
+
+
 def test_a_fast_host_gets_everything():
     report = check("net", view(swish_net()), target("coral-edgetpu-usb2"), host(**dict.fromkeys(FAST, 1e15)))
     assert report.nodes_on_npu == 0
@@ -156,6 +172,9 @@ def test_without_a_host_what_the_npu_takes_has_a_time_all_the_same():
 
 def test_a_fit_per_inference_is_paid_only_with_the_npu():
     chip = target("coral-edgetpu-usb3")
+    quick = check("net", view(grouped_net()), chip, host(conv_macs_per_second=1e7))
+    assert quick.cut.npu_partitions
+    assert "launch_s" not in quick.totals.missing  # what an inference was fitted to has the launch in it
     slow = check("net", view(grouped_net()), chip, host(conv_macs_per_second=1e7))
     assert slow.cut.npu_partitions == 1
     assert slow.totals.launch_ms > 1.0

@@ -127,6 +127,7 @@ def test_what_is_placed_on_the_cpu_is_not_worth_it():
 
 def test_what_is_not_public_is_not_judged(compared):
     assert row(compared, "kirin-970").worth is Worth.UNKNOWN  # not one of its operators is public
+    assert row(compared, "kirin-970").time is None
     assert row(compared, "hi3559a-nnie").time is None
     assert row(compared, "hi3559a-nnie").worth is Worth.UNKNOWN
     assert row(compared, "ethos-u55-128").host is None

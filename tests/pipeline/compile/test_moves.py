@@ -1,6 +1,7 @@
 """``pipeline contracts`` as people and scripts call it, and the numbers that it gives."""
 
 import json
+import os
 from functools import partial
 
 import numpy as np
@@ -123,4 +124,12 @@ def test_a_float_model_has_nothing_to_compare(command, tmp_path):
     onnx.save(model("g (float[1,4] x) => (float[1,4] y) { y = Relu (x) }"), tmp_path / "float.onnx")
     code, _, err = command("float.onnx")
     assert code == 1
-    assert "its input is not quantized" in err
+    assert "float.onnx: its input x is not quantized" in err
+
+
+@pytest.mark.parametrize("words", [["net.onnx", "--inputs", "pipe.npy"], ["pipe.npy"]])
+def test_a_pipe_is_refused(command, tmp_path, words):
+    os.mkfifo(tmp_path / "pipe.npy")
+    code, _, err = command(*words)
+    assert code == 1
+    assert "it is a pipe or a device, not a file" in err

@@ -1,11 +1,14 @@
 """Host profiles: reading them, what operators cost on them, and measuring this machine."""
 
+import itertools
+
 import pytest
 
 from pipeline import cli
-from pipeline.cost import hosts
+from pipeline.cost import calibrate, hosts
 from pipeline.cost.calibrate import measure_host
 from pipeline.cost.nouns import Kind, Work
+from pipeline.cost.probes import LONG, SHORT
 from pipeline.cost.validation import networks
 from pipeline.cost.validation.machine import time_network
 from pipeline.errors import TargetError
@@ -53,6 +56,17 @@ def test_a_rate_that_is_not_known_leaves_no_time(tmp_path):
 def test_a_profile_that_is_wrong_is_refused(tmp_path, before, after, said):
     with pytest.raises(TargetError, match=said):
         host(tmp_path, TEXT.replace(before, after))
+
+
+@pytest.mark.parametrize(("spent", "confidence"), [(1e-9, "fitted"), (10.0, "measured")])
+def test_a_rate_that_overhead_and_bytes_hide_is_not_called_measured(monkeypatch, spent, confidence):
+    """Overhead and bytes take a microsecond and next to nothing; the probes take ``spent`` seconds each."""
+    times = itertools.chain([1.0, (LONG - SHORT) * 1e-6], itertools.repeat(spent))
+    monkeypatch.setattr(calibrate, "_difference", lambda *_: next(times))
+    found = measure_host()
+    assert found.figures["conv_macs_per_second"].confidence == confidence
+    assert ("explain its time" in found.figures["conv_macs_per_second"].source) == (confidence == "fitted")
+    assert found.measured
 
 
 def test_an_unknown_host_is_told_the_nearest_name(tmp_path):

@@ -183,6 +183,21 @@ def test_a_scale_of_zero_is_refused():
         view(raw(ONE + f"{{ {pair('a', 'x', 0)} y = Relu (a) }}"))
 
 
+@pytest.mark.parametrize(
+    ("axis", "scales", "says"),
+    [
+        (4, 3, r"quantizes along axis 4 of 4 dimensions \(axis must lie from -4 to 3\)"),
+        (-5, 3, "quantizes along axis -5 of 4 dimensions"),
+        (0, 3, "has 3 scales for the 2 elements of axis 0"),
+    ],
+)
+def test_scales_that_fit_no_axis_are_refused(axis, scales, says):
+    body = f"v = DequantizeLinear <axis = {axis}> (w, s, z) \n y = Conv (x, v)"
+    given = {"w": EYE.astype(np.int8), "s": np.ones(scales, np.float32), "z": np.zeros(scales, np.int8)}
+    with pytest.raises(ModelError, match=says):
+        view(raw(ONE + f"{{ {body} }}", **given))
+
+
 def test_blocks_stay_an_operator():
     built = raw(
         "g (float[2,4] x) => (float[2,4] y) { v = DequantizeLinear <axis = 1, block_size = 2> (w, s)"
