@@ -1,6 +1,7 @@
 """The rows about the simulated NPU's speed: of a small network, what they compare, and what ends them."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -52,6 +53,16 @@ def test_without_the_interpreters_the_row_says_what_it_needs(small, monkeypatch)
     monkeypatch.setattr(peers, "installed", lambda: False)
     (row,) = npu.against_tflite(small)
     assert (row.value, row.how) == ("-", "needs: pip install tflite-micro ai-edge-litert")
+
+
+def test_what_has_no_tflite_form_is_said(small):
+    (row,) = npu.against_tflite(replace(small, program=replace(small.program, contract="tosa-r2")))
+    assert (row.value, row.how) == ("-", "the contract tosa-r2 is not TFLite's")
+    if peers.installed():
+        floating = model("g (float[1,3,4,4] x) => (float[1,3,4,4] y) { y = Softmax <axis = 1> (x) }", 13)
+        pooled = subject("soft", quantized(floating, images((1, 3, 4, 4)))[0], target())
+        (row,) = npu.against_tflite(pooled)
+        assert "softmax has no .tflite form here" in row.how
 
 
 def test_a_byte_that_differs_ends_the_benchmark():
