@@ -88,6 +88,16 @@ def test_a_batch_gives_what_its_images_give_one_by_one(small):
         np.testing.assert_array_equal(small.device(1).run({source: inputs[source][index : index + 1]})[name][0], alone)
 
 
+def test_a_model_of_one_image_only_is_a_row_and_no_picture(tmp_path):
+    constant = np.ones((1, 2, 4, 4), np.float32)
+    joined = model("g (float[1,3,4,4] x) => (float[1,5,4,4] y) { y = Concat <axis = 1> (x, c) }", 13, c=constant)
+    single = subject("joined", quantized(joined, images((1, 3, 4, 4)))[0], target())
+    (row,) = throughput.rows([single], target(), tmp_path / "throughput.svg", Quiet())
+    assert row.value == "-"
+    assert "2 images at a time" in row.how
+    assert not (tmp_path / "throughput.svg").exists()
+
+
 def test_throughput_is_told_and_drawn(small, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "BATCHES", (1, 2))
     picture = tmp_path / "bench" / "throughput.svg"
