@@ -82,7 +82,7 @@ def rows(target: Target, exported: Path | None, picture: Path, progress: Progres
     """
     progress.start(0, "measuring the simulated NPU")
     measured: list[Subject] = []
-    for each in subjects(target, exported):
+    for each in subjects(target, exported):  # the last one is MobileNetV2-224 again, with other scales
         for threads in THREADS:
             yield against_ort(each, threads)
             progress.advance()
@@ -109,13 +109,11 @@ def against_ort(subject: Subject, threads: int) -> Row:
 
 def against_tflite(subject: Subject) -> Iterator[Row]:
     """How many times as long TFLite's reference kernels take, after a comparison of all outputs."""
-    program, contract = subject.program, find_contract(subject.program.contract)
-    if (contract.rule, contract.tables) != ("r1", "tflite"):
+    program = subject.program
+    content = _tflite_file(subject)
+    if isinstance(content, str):
+        yield Row(f"{subject.name}: TFLite / simulated NPU", "-", content)
         return
-    if not peers.installed():
-        yield Row(f"{subject.name}: TFLite / simulated NPU", "-", "needs: pip install tflite-micro ai-edge-litert")
-        return
-    content = tflite(program, weight_scales(subject.graph))
     both = {
         "LiteRT's reference kernels": peers.litert(content),
         "tflite-micro": peers.micro(content, len(program.outputs)),
@@ -129,6 +127,19 @@ def against_tflite(subject: Subject) -> Iterator[Row]:
         npu, other = 1000 * min(times["npu"]) / RUNS, 1000 * min(times["peer"])
         how = f"host time, 1 thread, median of pairs; fastest {other:.0f} ms against {npu:.2f} ms; {same} differ"
         yield Row(f"{subject.name}: {peer} / simulated NPU", f"{ratio(times, 'peer', 'npu') * RUNS:.0f}", how)
+
+
+def _tflite_file(subject: Subject) -> bytes | str:
+    """The equivalent ``.tflite`` file, or why there is none."""
+    contract = find_contract(subject.program.contract)
+    if (contract.rule, contract.tables) != ("r1", "tflite"):
+        return f"the contract {contract.name} is not TFLite's"
+    if not peers.installed():
+        return "needs: pip install tflite-micro ai-edge-litert"
+    try:
+        return tflite(subject.program, weight_scales(subject.graph))
+    except ModelError as error:
+        return str(error)
 
 
 def channels_last(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -102,7 +102,7 @@ def batched(model: onnx.ModelProto, size: int) -> onnx.ModelProto:
     for constant in made.graph.initializer:
         if constant.name in shapes:
             shape = numpy_helper.to_array(constant).copy()
-            shape[0] *= size
+            shape[0] *= size if shape[0] > 0 else 1
             constant.CopyFrom(numpy_helper.from_array(shape, constant.name))
     return check(made, f"{size} images at a time")
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 from pipeline.benches.rows import Row
 from pipeline.benches.subjects import Subject, batched, subject
 from pipeline.benches.timing import contest, repeated
+from pipeline.errors import ModelError
 from pipeline.report.drawing import FIRST, SECOND, alone, style, svg
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
@@ -37,12 +38,20 @@ class Curve:
 def rows(subjects: Sequence[Subject], target: Target, picture: Path, progress: Progress) -> Iterator[Row]:
     """A row for each model and number of threads, and the picture."""
     progress.start(len(subjects) * len(BATCHES) * len(THREADS), "throughput")
-    curves = [measure(each, target, progress) for each in subjects]
-    for curve in curves:
+    curves: list[Curve] = []
+    for each in subjects:
+        try:
+            curve = measure(each, target, progress)
+        except ModelError as error:
+            yield Row(f"{each.name}: images per second", "-", str(error))
+            continue
+        curves.append(curve)
         for (contender, threads), values in curve.lines.items():
             how = f"{contender}, {threads} thread{'s' * (threads > 1)}, "
             how += f"{', '.join(map(str, BATCHES))} images at a time"
             yield Row(f"{curve.name}: images per second", " ".join(f"{value:.0f}" for value in values), how)
+    if not curves:
+        return
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_text(draw(curves), encoding="utf-8")
     yield Row("images per second, drawn", str(len(curves)), str(picture))

@@ -1,6 +1,7 @@
 """A program of rule R1 or R8 as the ``.tflite`` file that computes the same, to compare TFLite interpreters with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,12 +200,14 @@ def _integers(item: Instruction, name: str) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-FORMS = {
-    "conv2d": _conv,
-    "fully_connected": _dense,
-    "add": _add,
-    "mean": _mean,
-    "reshape": _reshape,
-    "resize_nearest": _resize,
-}
+FORMS: Mapping[str, Callable[[_Flat, Instruction], None]] = MappingProxyType(
+    {
+        "conv2d": _conv,
+        "fully_connected": _dense,
+        "add": _add,
+        "mean": _mean,
+        "reshape": _reshape,
+        "resize_nearest": _resize,
+    }
+)
 """What writes an instruction, by opcode."""

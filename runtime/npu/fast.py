@@ -167,7 +167,7 @@ class _Plan:
             return
         if not self.segment.lower(operation, self.ranges, self.constants):
             self._close(needed | set(item.inputs))
-            self.steps.append(_alone(operation))
+            self.steps.append(_single(operation))
         made = self.segment.values.get(item.output)
         self.ranges[item.output] = (
             output_range(operation, tuple(self.ranges[name] for name in item.inputs)) if made is None else made.range
@@ -246,7 +246,7 @@ class _Segment:
         return [_Unopened(graph.model(), tuple(self.inputs), outputs, held)]
 
 
-def _alone(operation: Operation) -> Step:
+def _single(operation: Operation) -> Step:
     """What runs an instruction that has no lowering."""
     if operation.instruction.opcode == "softmax":
         return SoftmaxStep(operation, exponential_table(operation))

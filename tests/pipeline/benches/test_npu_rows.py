@@ -1,6 +1,7 @@
 """The rows about the simulated NPU's speed: of a small network, what they compare, and what ends them."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -54,6 +55,16 @@ def test_without_the_interpreters_the_row_says_what_it_needs(small, monkeypatch)
     assert (row.value, row.how) == ("-", "needs: pip install tflite-micro ai-edge-litert")
 
 
+def test_what_has_no_tflite_form_is_said(small):
+    (row,) = npu.against_tflite(replace(small, program=replace(small.program, contract="tosa-r2")))
+    assert (row.value, row.how) == ("-", "the contract tosa-r2 is not TFLite's")
+    if peers.installed():
+        floating = model("g (float[1,3,4,4] x) => (float[1,3,4,4] y) { y = Softmax <axis = 1> (x) }", 13)
+        pooled = subject("soft", quantized(floating, images((1, 3, 4, 4)))[0], target())
+        (row,) = npu.against_tflite(pooled)
+        assert "softmax has no .tflite form here" in row.how
+
+
 def test_a_byte_that_differs_ends_the_benchmark():
     ours, theirs = {"y": np.zeros(6, np.int8)}, {"y": np.array([0, 0, 1, 0, 0, 2], np.int8)}
     with pytest.raises(ModelError, match="small: 2 of 6 bytes differ"):
@@ -75,6 +86,16 @@ def test_a_batch_gives_what_its_images_give_one_by_one(small):
     assert together.shape == (4, 5)
     for index, alone in enumerate(together):
         np.testing.assert_array_equal(small.device(1).run({source: inputs[source][index : index + 1]})[name][0], alone)
+
+
+def test_a_model_of_one_image_only_is_a_row_and_no_picture(tmp_path):
+    constant = np.ones((1, 2, 4, 4), np.float32)
+    joined = model("g (float[1,3,4,4] x) => (float[1,5,4,4] y) { y = Concat <axis = 1> (x, c) }", 13, c=constant)
+    single = subject("joined", quantized(joined, images((1, 3, 4, 4)))[0], target())
+    (row,) = throughput.rows([single], target(), tmp_path / "throughput.svg", Quiet())
+    assert row.value == "-"
+    assert "2 images at a time" in row.how
+    assert not (tmp_path / "throughput.svg").exists()
 
 
 def test_throughput_is_told_and_drawn(small, tmp_path, monkeypatch):
