@@ -202,12 +202,12 @@ def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = 
     from pipeline.targets import library  # noqa: PLC0415
 
     loaded = loading.load(config, overrides)
-    target = library.load(loading.profile(loaded))
+    target, folder = library.load(loading.profile(loaded)), runs / loaded.config.name
     with progress.console(sys.stdout) as console:
         tables = (
-            bundle.bench(loaded.config, runs / loaded.config.name, console),
-            tuple(streams.rows(loaded.config, runs / loaded.config.name, console)),
-            tuple(npu.rows(target, runs / loaded.config.name / "export" / MODEL, console)),
+            bundle.bench(loaded.config, folder, console),
+            tuple(streams.rows(loaded.config, folder, console)),
+            tuple(npu.rows(target, folder / "export" / MODEL, folder / "bench" / "throughput.svg", console)),
             tuple(check.rows(console)),
         )
     for rows in tables:

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,9 @@ import numpy as np
 import onnxruntime as ort
 
 from pipeline import tasks
+from pipeline.benches import overlap
 from pipeline.benches.rows import Row
+from pipeline.benches.timing import ROUNDS, contest, ratio
 from pipeline.config import RunConfig
 from pipeline.errors import ModelError
 from pipeline.stages.common import MODEL
@@ -29,9 +31,6 @@ from runtime.tensors import Tensors
 
 BLOCK = 20
 """Frames that one contender runs before the next one's turn; threads that wait by spinning disturb only its first."""
-
-ROUNDS = 7
-"""Turns of each contender."""
 
 OPEN = "import pathlib, sys, runtime.app, runtime.bundle; runtime.bundle.open_bundle(pathlib.Path(sys.argv[1]))"
 """What a process does that imports the runtime and opens the bundle it is given."""
@@ -55,6 +54,7 @@ def bench(config: RunConfig, folder: Path, progress: Progress) -> tuple[Row, ...
         *_accuracy(folder / "report.json"),
         *_bytes(opened, task, progress),
         *_speed(opened, task, model),
+        *overlap.rows(opened, task),
         *_startup(path, opened),
     )
 
@@ -113,29 +113,15 @@ def _speed(opened: Bundle, task: Task, model: Path) -> Iterator[Row]:
         }
     )
     milliseconds = {name: 1000 * statistics.median(values) / len(inputs) for name, values in times.items()}
-    ratio = statistics.median(a / b for a, b in zip(times["npu"], times["ort"], strict=True))
     how = f"host time, all cores, median of {ROUNDS} blocks of {len(inputs)} frames in turn"
     yield Row("simulated NPU, ms per frame", f"{milliseconds['npu']:.2f}", how)
     yield Row("ONNX Runtime int8 (QDQ), ms per frame", f"{milliseconds['ort']:.2f}", how)
-    yield Row("ratio", f"{ratio:.2f}", "simulated NPU / ONNX Runtime int8, median of pairs")
+    yield Row("ratio", f"{ratio(times, 'npu', 'ort'):.2f}", "simulated NPU / ONNX Runtime int8, median of pairs")
 
 
 def _each(run: Callable[[Tensors], object], inputs: Sequence[Tensors]) -> None:
     for tensors in inputs:
         run(tensors)
-
-
-def contest(contenders: Mapping[str, Callable[[], object]]) -> Mapping[str, list[float]]:
-    """Seconds of ``ROUNDS`` calls of every contender, in turn, so that a drift of the machine meets all alike."""
-    for job in contenders.values():
-        job()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(ROUNDS):
-        for name, job in contenders.items():
-            began = time.perf_counter()
-            job()
-            times[name].append(time.perf_counter() - began)
-    return times
 
 
 def _startup(path: Path, opened: Bundle) -> Iterator[Row]:

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -80,3 +81,12 @@ def svg(figure: Figure, label: str) -> str:
     return re.sub(
         r'<svg width="[^"]*" height="[^"]*"', f'<svg class="chart" role="img" aria-label="{label}"', text, count=1
     )
+
+
+def alone(element: str) -> str:
+    """An ``<svg>`` element of ``svg`` as a file of its own, in the colours of a light page."""
+    sheet = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    colours = dict(reversed(re.findall(r"--([\w-]+): (#\w+)", sheet)))  # the first of each name, which is the light one
+    text = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], element)
+    style = f"background: {colours['paper']}; font-family: sans-serif"
+    return text.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" style="{style}" ', 1) + "\n"

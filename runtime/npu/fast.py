@@ -9,11 +9,13 @@ import onnxruntime as ort
 
 from runtime.errors import ProgramError
 from runtime.npu.kernels import KERNELS, Operation, Values
+from runtime.npu.kernels.softmax import exponential_table, softmax_by_table
 from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
 from runtime.npu.lowering.host import integer_kernels_exact, open_session, prefers_unsigned
 from runtime.npu.lowering.values import Range
-from runtime.npu.onnx_writer import Port
+from runtime.npu.onnx_writer import Graph, Port
 from runtime.npu.plain import run_plain
+from runtime.npu.requantize import Integers
 from runtime.tensors import TensorSpec
 
 SIGN = np.uint8(128)
@@ -52,6 +54,19 @@ class TableStep:
         """See ``Step``."""
         found = values[self.source].tobytes().translate(self.table)
         values[self.output.name] = np.frombuffer(found, self.output.dtype).reshape(self.output.shape)
+
+
+@dataclass(frozen=True)
+class SoftmaxStep:
+    """A softmax of 8-bit values, with a table of its exponentials."""
+
+    operation: Operation
+    table: Integers
+
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``."""
+        item = self.operation.instruction
+        values[item.output] = softmax_by_table(self.operation, values[item.inputs[0]], self.table)
 
 
 @dataclass(frozen=True)
@@ -126,7 +141,7 @@ class _Plan:
             return
         if not self.segment.lower(operation, self.ranges, self.constants):
             self._close(needed | set(item.inputs))
-            self.steps.append(_table(operation) or PlainStep(operation))
+            self.steps.append(_alone(operation))
         made = self.segment.values.get(item.output)
         self.ranges[item.output] = (
             output_range(operation, tuple(self.ranges[name] for name in item.inputs)) if made is None else made.range
@@ -197,7 +212,17 @@ class _Segment:
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
         held = any(self.builder.held_as(specs[name].dtype)[1] for name in outputs)
-        return [SessionStep(open_session(graph.model(), threads), tuple(self.inputs), outputs, held)]
+        model = graph.model()
+        self.builder.graph = Graph()  # nothing more is added: let go of the constants before the session copies them
+        del graph
+        return [SessionStep(open_session(model, threads), tuple(self.inputs), outputs, held)]
+
+
+def _alone(operation: Operation) -> Step:
+    """What runs an instruction that has no lowering."""
+    if operation.instruction.opcode == "softmax" and operation.contract.activations != "int16":
+        return SoftmaxStep(operation, exponential_table(operation))
+    return _table(operation) or PlainStep(operation)
 
 
 def _table(operation: Operation) -> TableStep | None:

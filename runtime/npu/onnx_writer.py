@@ -44,7 +44,7 @@ class Graph:
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     _nodes: list[bytes] = field(default_factory=list)
-    _constants: list[bytes] = field(default_factory=list)
+    _constants: list[tuple[bytes, memoryview]] = field(default_factory=list)
     _names: int = 0
 
     def fresh(self) -> str:
@@ -66,24 +66,24 @@ class Graph:
         """Add an initializer; give its name."""
         name = self.fresh()
         dims = b"".join(_number(1, size) for size in array.shape)
-        little = array.astype(array.dtype.newbyteorder("<"), order="C")
+        little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
         element = _number(2, ELEMENT_TYPES[array.dtype.name])
-        self._constants.append(dims + element + _text(8, name) + _bytes(9, little.tobytes()))
+        head = dims + element + _text(8, name) + _head(9, little.nbytes)
+        self._constants.append((_head(5, len(head) + little.nbytes) + head, little.reshape(-1).view(np.uint8).data))
         return name
 
     def model(self) -> bytes:
-        """The ``ModelProto``."""
-        graph = b"".join(
-            [
-                *(_message(1, node) for node in self._nodes),
-                _text(2, "program"),
-                *(_message(5, constant) for constant in self._constants),
-                *(_message(11, _port(port)) for port in self.inputs),
-                *(_message(12, _port(port)) for port in self.outputs),
-            ]
-        )
+        """The ``ModelProto``; every constant is copied once."""
+        graph = [
+            *(_message(1, node) for node in self._nodes),
+            _text(2, "program"),
+            *(part for constant in self._constants for part in constant),
+            *(_message(11, _port(port)) for port in self.inputs),
+            *(_message(12, _port(port)) for port in self.outputs),
+        ]
         sets = (_text(1, "") + _number(2, OPSET), _text(1, MICROSOFT) + _number(2, 1))
-        return _number(1, IR_VERSION) + _message(7, graph) + b"".join(_message(8, each) for each in sets)
+        head = _number(1, IR_VERSION) + _head(7, sum(map(len, graph)))
+        return b"".join([head, *graph, *(_message(8, each) for each in sets)])
 
 
 def _varint(value: int) -> bytes:
@@ -100,8 +100,13 @@ def _number(tag: int, value: int) -> bytes:
     return _varint(tag << 3) + _varint(value)
 
 
+def _head(tag: int, size: int) -> bytes:
+    """What stands before ``size`` bytes."""
+    return _varint(tag << 3 | 2) + _varint(size)
+
+
 def _bytes(tag: int, value: bytes) -> bytes:
-    return _varint(tag << 3 | 2) + _varint(len(value)) + value
+    return _head(tag, len(value)) + value
 
 
 _message = _bytes

@@ -20,8 +20,9 @@ output is on one side of its zero point (after a ReLU).
 Long formula (float64): the rule's one or two roundings one after the other; checked by evaluating the same operations.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,8 @@ class Scaling:
         low: [C], smallest reachable accumulator.
         high: [C], largest reachable accumulator.
         bounds: smallest and largest output, relative to the output's zero point.
-        rounds_twice: whether the rule rounds to an integer before its shift to the right.
+        right: [C], exponents (0 or below) of the shift to the right that follows a first rounding; ``None`` for a rule
+            that rounds once.
         defined: whether the rule is defined on every reachable accumulator.
     """
 
@@ -56,7 +58,7 @@ class Scaling:
     low: Integers
     high: Integers
     bounds: tuple[int, int]
-    rounds_twice: bool = False
+    right: Integers | None = None
     defined: bool = True
 
     def levels(self) -> Integers:
@@ -80,7 +82,7 @@ def scaling(
         return contract.multiply(acc, multiplier[:, None], shift[:, None])
 
     factors = np.ldexp(multiplier.astype(np.float64), shift - contract.multiplier_bits)
-    return Scaling(rule, factors, *reach, bounds, double, bool(defined.all()))
+    return Scaling(rule, factors, *reach, bounds, np.minimum(shift, 0) if double else None, bool(defined.all()))
 
 
 def find_steps(scaled: Scaling) -> Integers:
@@ -176,8 +178,8 @@ def fit_corrected(scaled: Scaling, steps: Integers) -> CorrectedFormula | None:
 
 @dataclass(frozen=True)
 class LongFormula:
-    """In float64, every array [C]: with ``second``, ``round(floor(acc * first + 0.5) * second)``; without it
-    ``floor(acc * first + 0.5)`` where ``half_up``, else ``round(acc * first)``; ``round`` takes ties to even.
+    """In float64, every array [C]: ``near(acc * first)``, or with ``second`` ``round(near(acc * first) * second)``;
+    ``near(x)`` is ``floor(x + 0.5)`` where ``half_up``, else ``round(x)``, which takes ties to even and is sooner.
     """
 
     first: NDArray[np.float64]
@@ -187,26 +189,39 @@ class LongFormula:
     def evaluate(self, acc: Integers) -> NDArray[np.float64]:
         """The outputs for accumulators [C, K]."""
         value: NDArray[np.float64] = acc * self.first[:, None]
-        if self.second is not None:
-            value = np.floor(value + 0.5) * self.second[:, None]
-        rounded: NDArray[np.float64] = np.floor(value + 0.5) if self.half_up else np.rint(value)
-        return rounded
+        near: NDArray[np.float64] = np.floor(value + 0.5) if self.half_up else np.rint(value)
+        return near if self.second is None else np.rint(near * self.second[:, None])
 
 
 def fit_long(scaled: Scaling, steps: Integers) -> LongFormula | None:
     """The long formula, or ``None`` where none is the rule for some channel."""
-    before, at, before_counts, at_counts = _sides(scaled, steps)
-    levels, factors = scaled.levels()[None, :], scaled.factors
-    # A rule that rounds twice multiplies by m * 2**-31 in [1/2, 1), or more, and then shifts to the right.
-    right = np.minimum(np.frexp(factors)[1], 0)
-    candidates = [LongFormula(np.ldexp(factors, -right), np.ldexp(_NUDGE, right))] if scaled.rounds_twice else []
-    candidates += [LongFormula(factors, None, True), LongFormula(factors), LongFormula(factors * _NUDGE)]
-    for formula in candidates:
-        good = (formula.evaluate(at) >= levels) | ~at_counts
-        good &= (formula.evaluate(before) < levels) | ~before_counts
-        if good.all():
-            return formula
+    return _fit_long([(scaled, steps)])
+
+
+def _fit_long(both: Sequence[tuple[Scaling, Integers]]) -> LongFormula | None:
+    for formulas in zip(*(_long_formulas(part) for part, _ in both), strict=True):
+        if all(_is_rule(formula, *each) for formula, each in zip(formulas, both, strict=True)):
+            second = [formula.second for formula in formulas if formula.second is not None]
+            first = np.concatenate([formula.first for formula in formulas])
+            return LongFormula(first, np.concatenate(second) if second else None, formulas[0].half_up)
     return None
+
+
+def _long_formulas(scaled: Scaling) -> list[LongFormula]:
+    """What may be the rule, the soonest first."""
+    factors, found = scaled.factors, []
+    if scaled.right is not None:
+        twice = np.ldexp(factors, -scaled.right), np.ldexp(_NUDGE, scaled.right)
+        found += [LongFormula(*twice), LongFormula(*twice, half_up=True)]
+    return [*found, LongFormula(factors), LongFormula(factors * _NUDGE), LongFormula(factors, half_up=True)]
+
+
+def _is_rule(formula: LongFormula, scaled: Scaling, steps: Integers) -> bool:
+    before, at, before_counts, at_counts = _sides(scaled, steps)
+    levels = scaled.levels()[None, :]
+    good = (formula.evaluate(at) >= levels) | ~at_counts
+    good &= (formula.evaluate(before) < levels) | ~before_counts
+    return bool(good.all())
 
 
 def fit_product(scaled: Scaling, steps: Integers) -> NDArray[np.float32] | None:
@@ -255,21 +270,47 @@ Formula = NDArray[np.float32] | CorrectedFormula | LongFormula
 """Short (its slopes), corrected or long."""
 
 
-def fit(scaled: Scaling, images: bool) -> Formula | None:
+Parts = Sequence[Scaling]
+"""Some channels each: all at once, with 255 steps in 64 bits several times, would take much memory."""
+
+T = TypeVar("T")
+
+
+def fit(parts: Parts, images: bool) -> Formula | None:
     """The cheapest formula that is proven, or ``None``; the corrected one is only for ``images`` [N, C, H, W]."""
-    if not scaled.defined:
+    if not all(part.defined for part in parts):
         return None
-    steps = find_steps(scaled)
-    short = fit_short(scaled, steps)
+    both = [(part, find_steps(part)) for part in parts]
+    short = _each(fit_short, both)
     if short is not None:
-        return short
-    corrected = fit_corrected(scaled, steps) if images else None
-    return fit_long(scaled, steps) if corrected is None else corrected
+        return np.concatenate(short)
+    corrected = _each(fit_corrected, both) if images else None
+    if corrected is not None:
+        columns = zip(*(vars(formula).values() for formula in corrected), strict=True)
+        return CorrectedFormula(*map(np.concatenate, columns))
+    return _fit_long(both)
 
 
-def fit_wide(scaled: Scaling) -> LongFormula | None:
+def fit_wide(parts: Parts) -> LongFormula | None:
     """The long formula for accumulators that float32 does not hold, or ``None``."""
-    return fit_long(scaled, find_steps(scaled)) if scaled.defined else None
+    return _fit_long([(part, find_steps(part)) for part in parts]) if all(part.defined for part in parts) else None
+
+
+def fit_slopes(parts: Parts) -> NDArray[np.float32] | None:
+    """``fit_product`` for all parts, or ``None``."""
+    slopes = _each(fit_product, ((part, find_steps(part)) for part in parts))
+    return None if slopes is None else np.concatenate(slopes)
+
+
+def _each(fitter: Callable[[Scaling, Integers], T | None], both: Iterable[tuple[Scaling, Integers]]) -> list[T] | None:
+    """What ``fitter`` finds for every part, or ``None`` where it finds none for one."""
+    found: list[T] = []
+    for part, steps in both:
+        one = fitter(part, steps)
+        if one is None:
+            return None
+        found.append(one)
+    return found
 
 
 def _sides(scaled: Scaling, steps: Integers) -> tuple[Integers, Integers, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from drilled import Run, check_sinks_agree, middle
 from real_parts import Subscriber, broker, need, rtsp_server, wait_for
-
-from runs import Run, check_sinks_agree, middle
 
 pytestmark = pytest.mark.drill
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drilled import Run, check_sinks_agree
 from real_parts import Subscriber, broker, free_port, rtsp_server, wait_for
-
-from runs import Run, check_sinks_agree
 
 pytestmark = pytest.mark.drill
 

@@ -1,5 +1,6 @@
-"""Tiny bundles for the runtime's tests."""
+"""Tiny bundles and frames for the runtime's tests."""
 
+import numpy as np
 import pytest
 
 
@@ -17,3 +18,12 @@ def split_bundle(tmp_path_factory):
     import tiny  # noqa: PLC0415 (builds models with onnx, which the runtime alone lacks)
 
     return tiny.write(tmp_path_factory.mktemp("bundle") / "split.npub", tiny.split)
+
+
+@pytest.fixture
+def frames(tmp_path):
+    """A file of three frames that a tiny bundle takes."""
+    import tiny  # noqa: PLC0415 (builds models with onnx, which the runtime alone lacks)
+
+    np.save(tmp_path / "frames.npy", tiny.frames(3))
+    return str(tmp_path / "frames.npy")

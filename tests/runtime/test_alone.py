@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import freshenv
-import numpy as np
 import pytest
 import tiny
 from test_trust import pem, private
@@ -32,12 +31,6 @@ loaded = sorted(set({ABSENT!r}) & set(sys.modules))
 assert not loaded, loaded
 sys.exit(code)
 """
-
-
-@pytest.fixture
-def frames(tmp_path):
-    np.save(tmp_path / "frames.npy", tiny.frames(3))
-    return str(tmp_path / "frames.npy")
 
 
 def blocked(*words):

@@ -22,13 +22,13 @@ def max_pool(operation: Operation, inputs: tuple[Values, ...]) -> Values:
 
 def average_pool(operation: Operation, inputs: tuple[Values, ...]) -> Values:
     """The mean of each window's taps inside the input, in the contract's way."""
-    shape, zero = _shape(operation), operation.input_zero()
-    total, count = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for tap in _taps(operation, inputs[0], 0):
-        total += tap
-    for tap in _taps(operation, np.ones_like(inputs[0]), 0):
-        count += tap
-    return _result(operation, averaged(operation, total - zero * count, count))
+    total, count = _window_sums(operation, inputs[0]), window_counts(operation)
+    return _result(operation, averaged(operation, total - operation.input_zero() * count, count))
+
+
+def window_counts(operation: Operation) -> Integers:
+    """How many of each window's taps lie inside the input: [1, 1, H, W]."""
+    return _window_sums(operation, np.ones((1, 1, *operation.inputs[0].shape[2:]), np.int8))
 
 
 def averaged(operation: Operation, centred: Integers, count: Integers) -> Integers:
@@ -44,6 +44,13 @@ def averaged(operation: Operation, centred: Integers, count: Integers) -> Intege
     factors = np.array([operation.contract.quantize_multiplier(1 / n) for n in sizes.tolist()], np.int64)
     multiplier, shift = (factors[:, i][where].reshape(count.shape) for i in (0, 1))
     return operation.contract.multiply(centred, multiplier, shift) + zero
+
+
+def _window_sums(operation: Operation, x: Values) -> Integers:
+    total = np.zeros((), np.int64)
+    for tap in _taps(operation, x, 0):
+        total = total + tap
+    return total
 
 
 def _times_reciprocal(total: Integers, count: Integers) -> Integers:

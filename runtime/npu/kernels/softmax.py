@@ -65,20 +65,48 @@ def softmax(operation: Operation, inputs: tuple[Values, ...]) -> Values:
     Differences below the attribute ``diff_min`` give 0. Rescaling differences rounds once, whatever the contract's rule
     (the shift is to the left), so all contracts share this kernel.
     """
-    x = np.moveaxis(inputs[0].astype(np.int64), operation.integer("axis"), -1)
-    diff = x - x.max(axis=-1, keepdims=True)
+    axis = operation.integer("axis")
+    x = inputs[0].astype(np.int64)
+    exponential = exponentials(operation, x - x.max(axis=axis, keepdims=True))
+    reciprocal, shift = reciprocals(divide_half_away(exponential, _SUM_BITS).sum(axis=axis, keepdims=True))
+    rounded = divide_half_away(doubling_high_multiply(reciprocal, exponential), shift)
+    result: Values = np.clip(rounded, 0, 255) + operation.contract.limits[0]
+    return result.astype(operation.output.dtype)
+
+
+def exponentials(operation: Operation, diff: Integers) -> Integers:
+    """``exp`` of differences to the largest value, Q0.31; 0 for those that do not count."""
     counted = diff >= operation.integer("diff_min")
     scaled = doubling_high_multiply(diff << operation.constant("shift")[0], operation.constant("multiplier")[0])
-    exponential = exp_of_negative(np.where(counted, scaled, 0), _DIFF_BITS)
-    terms = np.where(counted, divide_half_away(exponential, _SUM_BITS), 0)
-    total = terms.sum(axis=-1, keepdims=True)
+    return np.where(counted, exp_of_negative(np.where(counted, scaled, 0), _DIFF_BITS), 0)
+
+
+def reciprocals(total: Integers) -> tuple[Integers, Integers]:
+    """Of sums of exponentials: ``1 / total``, Q0.31, and by how much a product with it is shifted to the right."""
     headroom = _leading_zeros(total)
     reciprocal = reciprocal_of_one_plus((total << headroom) - (INT32_MAX + 1))
-    product = doubling_high_multiply(reciprocal, exponential)
-    rounded = divide_half_away(product, _SUM_BITS - headroom + 31 - 8)
-    clipped = np.clip(np.where(counted, rounded, 0), 0, 255) + operation.contract.limits[0]
-    result: Values = np.ascontiguousarray(np.moveaxis(clipped, -1, operation.integer("axis")))
-    return result.astype(operation.output.dtype)
+    return reciprocal, _SUM_BITS - headroom + 31 - 8
+
+
+def softmax_by_table(operation: Operation, x: Values, table: Integers) -> Values:
+    """As ``softmax``, of 8-bit values, with ``exponential_table(operation)``; all that it rounds is at least 0."""
+    axis = operation.integer("axis")
+    product: Values = table[np.subtract(x.max(axis=axis, keepdims=True), x, dtype=np.int16)]
+    total = ((product + (1 << _SUM_BITS >> 1)) >> _SUM_BITS).sum(axis=axis, keepdims=True)
+    reciprocal, shift = reciprocals(total)
+    product *= reciprocal
+    product += 1 << 30
+    product >>= 31
+    product += np.int64(1) << (shift - 1)
+    product >>= shift
+    np.minimum(product, 255, out=product)
+    product += operation.contract.limits[0]
+    return product.astype(operation.output.dtype)
+
+
+def exponential_table(operation: Operation) -> Integers:
+    """The exponentials of the differences 0, -1 ... -255: [256]."""
+    return exponentials(operation, -np.arange(256))
 
 
 def _leading_zeros(values: Integers) -> Integers:

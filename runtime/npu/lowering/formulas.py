@@ -28,13 +28,14 @@ def scale(builder: Builder, acc: str, formula: Formula, bounds: Range, shape: Sh
 def scale_long(builder: Builder, wide: str, formula: LongFormula, bounds: Range, shape: Shape) -> str:
     """See ``LongFormula``; ``wide`` is float64, the result float32."""
 
-    def half_up(x: str) -> str:
-        return builder.node("Floor", [builder.node("Add", [x, builder.constant(np.array(0.5))])])
-
     value = builder.node("Mul", [wide, builder.constant(formula.first.reshape(shape))])
+    if formula.half_up:
+        rounded = builder.node("Floor", [builder.node("Add", [value, builder.constant(np.array(0.5))])])
+    else:
+        rounded = builder.node("Round", [value])
     if formula.second is not None:
-        value = builder.node("Mul", [half_up(value), builder.constant(formula.second.reshape(shape))])
-    rounded = half_up(value) if formula.half_up else builder.node("Round", [value])
+        product = builder.node("Mul", [rounded, builder.constant(formula.second.reshape(shape))])
+        rounded = builder.node("Round", [product])
     return clip(builder, builder.cast(rounded, "float32"), *bounds)
 
 

@@ -16,7 +16,7 @@ from runtime.npu.lowering.host import open_session
 from runtime.npu.lowering.values import Builder, Range, Value
 from runtime.npu.onnx_writer import MICROSOFT, Port
 from runtime.npu.requantize import INT32_MAX, Integers
-from runtime.npu.steps import Scaling, find_steps, fit_product, scaling
+from runtime.npu.steps import Scaling, find_steps, fit_product, fit_slopes, scaling
 
 _NUDGES = sorted(
     ((i * 2.0**-21, j * 2.0**-21) for i in range(-6, 7) for j in range(-6, 7)),
@@ -28,13 +28,16 @@ _NUDGES = sorted(
 _HOST_TRIALS = 4
 
 _BLOCK = 128
-"""Channels that are proven at a time; each has 255 steps in 64 bits, several times."""
-
-ALL = slice(None)
+"""Channels that are proven at a time."""
 
 
-def products_scaling(operation: Operation, source: Range, channels: slice = ALL) -> Scaling:
-    """The requantization of a convolution or fully connected layer over every accumulator that can occur."""
+def products_scaling(operation: Operation, source: Range) -> tuple[Scaling, ...]:
+    """The requantization of a convolution or fully connected layer over every accumulator that can occur, in parts."""
+    starts = range(0, operation.instruction.constants["bias"].size, _BLOCK)
+    return tuple(_scaling(operation, source, slice(start, start + _BLOCK)) for start in starts)
+
+
+def _scaling(operation: Operation, source: Range, channels: slice) -> Scaling:
     low, high = reach(operation.instruction.constants["weight"][channels], source)
     bias = operation.constant("bias")[channels]
     zero, (least, most) = operation.output_zero(), operation.bounds()
@@ -62,16 +65,10 @@ def products(builder: Builder, operation: Operation, source: Value) -> str | Non
 
 
 def _slopes(operation: Operation, source: Range) -> NDArray[np.float32] | None:
-    """The factor of every output channel, found for some at a time, or ``None`` where one has none."""
-    found = []
-    for start in range(0, operation.instruction.constants["bias"].size, _BLOCK):
-        scaled = products_scaling(operation, source, slice(start, start + _BLOCK))
-        fits = scaled.defined and np.abs([scaled.low, scaled.high]).max() <= INT32_MAX
-        slopes = fit_product(scaled, find_steps(scaled)) if fits else None
-        if slopes is None:
-            return None
-        found.append(slopes)
-    return np.concatenate(found)
+    """The factor of every output channel, or ``None`` where one has none."""
+    parts = products_scaling(operation, source)
+    fits = all(part.defined and np.abs([part.low, part.high]).max() <= INT32_MAX for part in parts)
+    return fit_slopes(parts) if fits else None
 
 
 def _conv(

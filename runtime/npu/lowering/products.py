@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Scaling, find_steps, fit, fit_long, fit_wide, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide, scaling
 
 Shape = tuple[int, ...]
 
@@ -122,18 +122,18 @@ def _floating(builder: Builder, operation: Operation, source: Value, products: P
     bias, sequence = operation.constant("bias"), _is_sequence(operation)
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     low, high = integer.reach(weight, source.range)
-    scaled = integer.products_scaling(operation, source.range)
+    parts = integer.products_scaling(operation, source.range)
     x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
     partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
     if partial >= MAX_ACCUMULATOR:
-        made = _wide(builder, operation, (x, source.range), products, scaled)
+        made = _wide(builder, operation, (x, source.range), products, parts)
     else:
-        formula = fit(scaled, images=weight.ndim == 4)
+        formula = fit(parts, images=weight.ndim == 4)
         if formula is None:
             return None
         extra = formula.bias if isinstance(formula, CorrectedFormula) else np.float32(0)
         acc = products(x, weight.astype(np.float32), bias.astype(np.float32) + extra)
-        made = formulas.scale(builder, acc, formula, scaled.bounds, shape)
+        made = formulas.scale(builder, acc, formula, parts[0].bounds, shape)
     if made is None or not sequence:
         return made
     return builder.node("Reshape", [made, builder.constant(np.array(operation.output.shape))])
@@ -163,10 +163,10 @@ def _along(operation: Operation) -> Shape:
 
 
 def _wide(
-    builder: Builder, operation: Operation, source: tuple[str, Range], products: Products, scaled: Scaling
+    builder: Builder, operation: Operation, source: tuple[str, Range], products: Products, scalings: Parts
 ) -> str | None:
     """As ``_floating`` for sums beyond float32: pieces of the input channels, added up in float64 with the bias."""
-    (name, range_), weight, formula = source, operation.instruction.constants["weight"], fit_wide(scaled)
+    (name, range_), weight, formula = source, operation.instruction.constants["weight"], fit_wide(scalings)
     low, high = integer.reach(weight, range_)
     pieces = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
     grouped = weight.ndim == 4 and operation.integer("group") > 1
@@ -183,7 +183,7 @@ def _wide(
             piece = builder.node("Slice", [piece, *limits])
         exact = builder.cast(products(piece, weight[:, part].astype(np.float32), None), "float64")
         total = builder.node("Add", [exact, total])
-    return formulas.scale_long(builder, total, formula, scaled.bounds, shape)
+    return formulas.scale_long(builder, total, formula, scalings[0].bounds, shape)
 
 
 def _all_exact(weight: NDArray[np.generic], parts: Sequence[NDArray[np.intp]], range_: Range) -> bool:

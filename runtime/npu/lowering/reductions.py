@@ -1,16 +1,17 @@
 """Windows and axes: maxima as they are, sums in float32 where none can pass 2**23, then a proven formula."""
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.npu.kernels import Operation
-from runtime.npu.kernels.pooling import averaged, fold_count
+from runtime.npu.kernels.pooling import averaged, fold_count, window_counts
 from runtime.npu.lowering import formulas
 from runtime.npu.lowering.values import Builder, Value
 from runtime.npu.requantize import Integers
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Scaling, fit, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Formula, LongFormula, Scaling, fit, scaling
 
 
 def max_pool(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value:
@@ -29,24 +30,51 @@ def max_pool(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) 
 
 
 def average_pool(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value | None:
-    """Windows of one size on images, that is, without padding; ``None`` otherwise."""
-    value, shape, kernel = inputs[0], operation.output.shape, operation.integers("kernel")
-    if any(operation.integers("pads")) or len(shape) != 4:
-        return None
-    count, zero, limits = np.array(math.prod(kernel)), value.zero, operation.contract.limits
+    """Sums of windows, each scaled by how many of its values lie inside the input.
+
+    Where the contract divides raw sums, they are raw before they are scaled: only so do ties round away from zero.
+    """
+    value, zero, limits = inputs[0], inputs[0].zero, operation.contract.limits
+    inside = window_counts(operation)[0, 0]
+    counts, where = np.unique(inside, return_inverse=True)
+    raw = zero if operation.contract.average_pool == "raw" else 0
 
     def rule(acc: Integers) -> Integers:
-        return averaged(operation, acc, np.broadcast_to(count, acc.shape)) - zero
+        return averaged(operation, acc - raw * counts[:, None], counts[:, None]) - zero + raw
 
-    low, high = (count.reshape(1) * end for end in value.range)
-    scaled = Scaling(rule, 1 / count.reshape(1), low, high, (limits[0] - zero, limits[1] - zero))
-    ones = np.ones((shape[1], 1, *kernel), np.float32)
-    strides = operation.integers("strides")
+    reach = tuple(counts * (end + raw) for end in value.range)
+    scaled = Scaling(rule, 1 / counts, reach[0], reach[1], (limits[0] - zero + raw, limits[1] - zero + raw))
+    formula = _formula(operation, scaled)
+    if formula is None:
+        return None
+    acc, places = _window_sums(builder, operation, builder.centred(value)), where.reshape(inside.shape)
+    if raw:
+        acc = builder.node("Add", [acc, builder.constant((raw * counts)[places].astype(np.float32))])
+    name = formulas.scale(builder, acc, _placed(formula, places), scaled.bounds, places.shape)
+    if raw:
+        name = builder.node("Sub", [name, builder.single(raw)])
+    if len(operation.output.shape) == 3:
+        name = builder.node("Reshape", [name, builder.constant(np.array(operation.output.shape))])
+    return Value(operation.output, (limits[0] - zero, limits[1] - zero), centred=name)
 
-    def add_up(x: str) -> str:
-        return builder.node("Conv", [x, builder.constant(ones)], group=shape[1], strides=strides, kernel_shape=kernel)
 
-    return _scaled_sum(builder, operation, value, scaled, add_up)
+def _window_sums(builder: Builder, operation: Operation, x: str) -> str:
+    """The sums of an image's windows; a sequence becomes an image one row high."""
+    shape, kernel = operation.inputs[0].shape, operation.integers("kernel")
+    if len(shape) == 3:
+        x = builder.node("Reshape", [x, builder.constant(np.array([*shape[:2], 1, shape[2]]))])
+    ones = builder.constant(np.ones((shape[1], 1, *kernel), np.float32))
+    strides, pads = operation.integers("strides"), operation.integers("pads")
+    return builder.node("Conv", [x, ones], group=shape[1], strides=strides, pads=pads, kernel_shape=kernel)
+
+
+def _placed(formula: Formula, places: NDArray[np.intp]) -> Formula:
+    """A formula of each kind of window as one of each place."""
+    if isinstance(formula, LongFormula):
+        second = None if formula.second is None else formula.second[places]
+        return replace(formula, first=formula.first[places], second=second)
+    assert not isinstance(formula, CorrectedFormula)
+    return formula[places]
 
 
 def reduce_sum(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value | None:
@@ -61,25 +89,20 @@ def reduce_sum(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
     scaled = scaling(
         operation.contract, (np.array([multiplier]), np.array([shift])), (low, high), (least - zero, most - zero)
     )
-
-    def add_up(x: str) -> str:
-        total = builder.node("ReduceSum", [x, builder.constant(np.array(axes, np.int64))], keepdims=1)
-        return builder.node("Reshape", [total, builder.constant(np.array(operation.output.shape))])
-
-    return _scaled_sum(builder, operation, value, scaled, add_up)
-
-
-def _scaled_sum(
-    builder: Builder, operation: Operation, value: Value, scaled: Scaling, add_up: Callable[[str], str]
-) -> Value | None:
-    if max(-int(scaled.low[0]), int(scaled.high[0])) >= MAX_ACCUMULATOR or operation.contract.activations == "int16":
+    formula = _formula(operation, scaled)
+    if formula is None:
         return None
-    formula = fit(scaled, images=False)
-    if formula is None or isinstance(formula, CorrectedFormula):
+    total = builder.node("ReduceSum", [builder.centred(value), builder.constant(np.array(axes, np.int64))], keepdims=1)
+    acc = builder.node("Reshape", [total, builder.constant(np.array(operation.output.shape))])
+    return Value(operation.output, scaled.bounds, centred=formulas.scale(builder, acc, formula, scaled.bounds, ()))
+
+
+def _formula(operation: Operation, scaled: Scaling) -> Formula | None:
+    """What is proven for sums that float32 holds, of 8-bit activations, in any layout."""
+    fits = max(-int(scaled.low.min()), int(scaled.high.max())) < MAX_ACCUMULATOR
+    if not fits or operation.contract.activations == "int16":
         return None
-    acc = add_up(builder.centred(value))
-    name = formulas.scale(builder, acc, formula, scaled.bounds, ())
-    return Value(operation.output, scaled.bounds, centred=name)
+    return fit([scaled], images=False)
 
 
 def reduce_max(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from npu_programs import clamp, conv_instruction, feeds, scaling, spec
-from tflite_models import Op, Tensor, network, open_litert, options, run_micro
+from tflite_models import open_litert, run_micro
 
+from pipeline.compile.tflite import tflite
 from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
 from runtime.npu.lowering.host import integer_kernels_exact, open_session
@@ -100,62 +101,15 @@ class Net:
         return Program("test", self.contract.name, {}, tuple(self.tensors), ("image",), names, tuple(self.items))
 
 
-def nhwc(shape):
-    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
-
-
 def to_nchw(array):
     return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
 
 
 def as_tflite(net):
     """The network as a ``.tflite`` file whose outputs are all its tensors."""
-    tensors = [Tensor(nhwc(t.shape), (t.scale,), t.zero_point) for t in net.tensors]
-    index = {t.name: i for i, t in enumerate(net.tensors)}
-    specs = {t.name: t for t in net.tensors}
-    operators = []
-
-    def constant(tensor):
-        tensors.append(tensor)
-        return len(tensors) - 1
-
-    for item in net.items:
-        inputs, chosen = [index[name] for name in item.inputs], None
-        if item.opcode in ("conv2d", "fully_connected"):
-            weight, scales = item.constants["weight"], net.weights[item.output]
-            depthwise = item.opcode == "conv2d" and item.attributes["group"] > 1
-            data = weight if weight.ndim == 2 else np.moveaxis(weight, 1, -1)
-            if depthwise:
-                data = np.moveaxis(weight[:, 0], 0, -1)[None]
-            product = np.float32(specs[item.inputs[0]].scale) * scales
-            per_tensor = weight.ndim == 2
-            inputs.append(
-                constant(Tensor(data.shape, tuple(scales[:1] if per_tensor else scales), 0, data, 3 * depthwise))
-            )
-            bias = item.constants["bias"]
-            inputs.append(
-                constant(Tensor(bias.shape, tuple(product[:1] if per_tensor else product), 0, bias, 0, "int32"))
-            )
-        name = {"conv2d": "CONV_2D", "mean": "MEAN"}.get(item.opcode, item.opcode.upper())
-        if item.opcode == "conv2d":
-            stride = item.attributes["strides"][0]
-            fields = {"padding": 0, "strideH": stride, "strideW": stride, "dilationHFactor": 1, "dilationWFactor": 1}
-            chosen = options("Conv2DOptions", **fields)
-            if depthwise:
-                name, chosen = "DEPTHWISE_CONV_2D", options("DepthwiseConv2DOptions", depthMultiplier=1, **fields)
-        elif item.opcode == "mean":
-            inputs.append(constant(Tensor((2,), (), 0, np.array([1, 2], np.int32), 0, "int32")))
-            chosen = options("ReducerOptions", keepDims=True)
-        elif item.opcode == "reshape":
-            shape = list(specs[item.output].shape)
-            inputs.append(constant(Tensor((2,), (), 0, np.array(shape, np.int32), 0, "int32")))
-            chosen = options("ReshapeOptions", newShape=shape)
-        elif item.opcode == "add":
-            chosen = options("AddOptions")
-        elif item.opcode == "fully_connected":
-            chosen = options("FullyConnectedOptions")
-        operators.append(Op(name, inputs, index[item.output], chosen))
-    return network(operators, tensors, [0], [index[item.output] for item in net.items])
+    program = net.program()
+    scales = {item.name: net.weights[item.output] for item in program.instructions if item.output in net.weights}
+    return tflite(program, scales)
 
 
 @pytest.mark.parametrize("seed", range(3))
