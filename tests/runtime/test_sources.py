@@ -1,6 +1,7 @@
 """Sources: frames in order with their times, and one clear error for each thing that is none."""
 
 import builtins
+import sys
 from fractions import Fraction
 
 import av
@@ -142,6 +143,16 @@ def test_sound_only(tmp_path):
 def test_no_camera(camera):
     with pytest.raises(SourceError, match=r"/dev/video77: there is no such camera"):
         open_source(camera)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="v4l2 is Linux's")
+def test_ffmpeg_asks_the_driver_of_a_camera(monkeypatch, tmp_path):
+    """A plain file in a camera's place comes as far as Video4Linux's first question to its driver."""
+    path = tmp_path / "video0"
+    path.write_bytes(b"no driver")
+    monkeypatch.setattr(sources, "_device", lambda text: text)
+    with pytest.raises(SourceError, match=r"cannot be opened as a video \(Inappropriate ioctl for device\)"):
+        open_source(str(path))
 
 
 def test_a_camera_that_is_none(monkeypatch, tmp_path):
