@@ -198,7 +198,7 @@ def targets_command(
 @app.command("bench")
 def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Measure again what the README says: the packaged bundle beside its peers, then checks and estimates."""
-    from pipeline.benches import bundle, check, npu  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check, npu, streams  # noqa: PLC0415 (imports torch)
     from pipeline.stages.common import MODEL  # noqa: PLC0415
     from pipeline.targets import library  # noqa: PLC0415
 
@@ -207,6 +207,7 @@ def bench_command(config: ConfigFile, overrides: Overrides = None, runs: Runs = 
     with progress.console(sys.stdout) as console:
         tables = (
             bundle.bench(loaded.config, folder, console),
+            tuple(streams.rows(loaded.config, folder, console)),
             tuple(npu.rows(target, folder / "export" / MODEL, folder / "bench" / "throughput.svg", console)),
             tuple(check.rows(console)),
         )

@@ -16,6 +16,9 @@ LOOSE = sv.Color(160, 160, 160)
 ZONE = sv.Color(0, 110, 180)
 """Colour of zones."""
 
+MARGIN = 50
+"""Pixels from the picture's edge to the middle of a zone's name, at least."""
+
 
 class Painter:
     """Draws results: boxes in the colour of their track, and every line and zone with its counts."""
@@ -52,11 +55,12 @@ class Painter:
 
 
 def _zone(canvas: NDArray[np.uint8], zone: Zone, inside: int) -> NDArray[np.uint8]:
-    """The outline of a zone with how many are inside."""
+    """The outline of a zone with how many are inside, written at its first corner, where it hides nobody in it."""
     corners = np.array(zone.points).round().astype(int)
     canvas = sv.draw_polygon(canvas, corners, ZONE, thickness=2)
-    x, y = (int(value) for value in corners.mean(axis=0))
-    return sv.draw_text(canvas, f"{zone.name}: {inside}", sv.Point(x, y), sv.Color.WHITE, 0.5, background_color=ZONE)
+    height, width = canvas.shape[:2]
+    x, y = (int(np.clip(value, MARGIN, most - MARGIN)) for value, most in zip(corners[0], (width, height), strict=True))
+    return sv.draw_text(canvas, f"{zone.name}: {inside}", sv.Point(x, y), sv.Color.WHITE, 0.4, background_color=ZONE)
 
 
 def _select(result: FrameResult, tracks: NDArray[np.int64], mask: NDArray[np.bool_]) -> sv.Detections:

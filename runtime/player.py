@@ -12,25 +12,16 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle, Manifest
 from runtime.outputs import Counts, FrameResult
 from runtime.sources import missing_extra
-from runtime.status import SourceStatus
+from runtime.status import SourceStatus, age
 from runtime.streams.engine import Found
 from runtime.streams.opening import Opened
-from runtime.zones import Happening
+from runtime.zones import Happening, Visits
 
 if TYPE_CHECKING:
     from runtime.tracking import PeopleTracker
 
 TRACKING = ("supervision", "trackers")
 """Packages of the ``video`` extra that tracking, counting and drawing need."""
-
-
-@dataclass(frozen=True)
-class Visits:
-    """Visits of a zone that ended: how many, their mean length in seconds, and the most at a time."""
-
-    visits: int
-    dwell_s: float
-    most: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +42,8 @@ class Summary:
         kind: ``video``, ``images`` or ``live``; images are not tracked.
         dropped: frames of a live source that gave way to newer ones.
         zones: visits by zone.
+        cold_start_s: how old the process was, in seconds, when the first frame's boxes were known; ``None`` where the
+            system does not say.
     """
 
     bundle: str
@@ -66,6 +59,7 @@ class Summary:
     kind: str = "video"
     dropped: int = 0
     zones: Mapping[str, Visits] = field(default_factory=dict)
+    cold_start_s: float | None = None
 
 
 class Player:
@@ -81,6 +75,7 @@ class Player:
         self._boxes = Counter(dict.fromkeys(bundle.manifest.labels, 0))
         self._visits: dict[str, list[float]] = {zone.name: [0, 0.0, 0] for zone in bundle.manifest.zones}
         self._opened = opened
+        self._cold_start_s: float | None = None
         self._last: FrameResult | None = None
 
     @property
@@ -99,6 +94,8 @@ class Player:
 
     def take(self, item: Found) -> FrameResult:
         """The next frame's result; ``happened`` is then what its tracks did."""
+        if self.frames == 0:
+            self._cold_start_s = age()
         ended = self._adopt(item.session.bundle)
         index, tracker, found = self.frames, self.tracker, item.found
         self.frames += 1
@@ -143,17 +140,22 @@ class Player:
         """Write the newest result into a status."""
         self._dropped = status.dropped = dropped
         status.boxes, status.counts, status.occupancy = len(result.found.scores), result.counts, result.occupancy
+        status.cold_start_s = self._cold_start_s
         status.tracks = 0 if self.tracker is None else self.tracker.seen
+        status.visits = {} if self.tracker is None else self._zones()
         if status.state == "connecting":
             status.state = "up"
+
+    def _zones(self) -> dict[str, Visits]:
+        hours = self.time_s / 3600
+        return {
+            name: Visits(int(count), total / count if count else 0.0, int(most), count / hours if hours else 0.0)
+            for name, (count, total, most) in self._visits.items()
+        }
 
     def summary(self) -> Summary:
         """What was played so far."""
         seconds = time.perf_counter() - self._began
-        zones = {
-            name: Visits(int(count), total / count if count else 0.0, int(most))
-            for name, (count, total, most) in self._visits.items()
-        }
         return Summary(
             bundle=self._bundle.manifest.name,
             target=self._bundle.manifest.target,
@@ -167,7 +169,8 @@ class Player:
             counts={} if self.tracker is None else self.tracker.counts(),
             kind=self._kind,
             dropped=self._dropped,
-            zones={} if self.tracker is None else zones,
+            zones={} if self.tracker is None else self._zones(),
+            cold_start_s=self._cold_start_s,
         )
 
 

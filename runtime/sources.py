@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import SourceError
+from runtime.extras import install
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -119,8 +120,7 @@ def _device(text: str) -> str | None:
 
 def missing_extra(package: str) -> SourceError:
     """The error for a package of the ``video`` extra that is not installed."""
-    fix = "pip install av pillow supervision trackers"
-    return SourceError(f"the package {package} is needed and is not installed", fix=fix)
+    return SourceError(f"the package {package} is needed and is not installed", fix=install("video"))
 
 
 def open_source(text: str) -> Source:

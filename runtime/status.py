@@ -1,12 +1,15 @@
 """How a running npu-run is doing: numbers that its threads write and the live page, metrics and health read."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from runtime.outputs import Counts
+from runtime.zones import Visits
 
 State = Literal["connecting", "up", "down", "ended", "broken"]
 
@@ -25,12 +28,14 @@ class SourceStatus:
         problem: why it is down or broken.
         since: when it came to this state, seconds since 1970.
         frames, dropped, outages: so far.
+        cold_start_s: how old the process was, in seconds, when the first frame's boxes were known.
         fps: results per second, smoothed.
         latency_ms: from capture to result, live sources, smoothed.
         boxes: in the newest frame.
         tracks: so far.
         counts: crossings so far, by line.
         occupancy: inside now, by zone.
+        visits: so far, by zone.
     """
 
     name: str
@@ -41,12 +46,26 @@ class SourceStatus:
     frames: int = 0
     dropped: int = 0
     outages: int = 0
+    cold_start_s: float | None = None
     fps: float = 0.0
     latency_ms: float | None = None
     boxes: int = 0
     tracks: int = 0
     counts: Counts = field(default_factory=dict)
     occupancy: Mapping[str, int] = field(default_factory=dict)
+    visits: Mapping[str, Visits] = field(default_factory=dict)
+
+
+def age() -> float | None:
+    """Seconds since this process was started, the interpreter's own start included, to 10 ms; ``None`` but on Linux.
+
+    Field 22 of ``/proc/self/stat``: the start in clock ticks after boot (man 5 proc).
+    """
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return None
 
 
 class Status:

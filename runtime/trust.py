@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from runtime import strict_json
 from runtime.errors import TrustError, UserError
+from runtime.extras import install
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -164,16 +165,12 @@ def _verifies(raw: bytes, signature: str, message: bytes) -> bool:
         from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 (of the signing extra)
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise UserError("cryptography is needed for signatures and is not installed", fix=INSTALL) from error
+        raise UserError("cryptography is needed for signatures and is not installed", fix=install("signing")) from error
     try:
         Ed25519PublicKey.from_public_bytes(raw).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
         return False
     return True
-
-
-INSTALL = "pip install cryptography"
-"""How to get what signing and verifying need."""
 
 
 def read_trust(path: Path) -> Trust:

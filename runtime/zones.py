@@ -37,6 +37,23 @@ class Happening:
     occupancy: int | None = None
 
 
+@dataclass(frozen=True)
+class Visits:
+    """What became of a zone since the source's first frame.
+
+    Attributes:
+        visits: that ended.
+        dwell_s: their mean length in seconds; 0 when there was none.
+        most: the most inside at a time.
+        per_hour: visits that ended, per hour of the source's time.
+    """
+
+    visits: int
+    dwell_s: float
+    most: int
+    per_hour: float
+
+
 def inside(
     points: Sequence[tuple[float, float]], xs: NDArray[np.float64], ys: NDArray[np.float64]
 ) -> NDArray[np.bool_]:

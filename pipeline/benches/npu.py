@@ -32,23 +32,39 @@ THREADS = (1, 2)
 RUNS = 8
 """Inferences of a contender before the next one's turn."""
 
-NPU_CHILD = """
-import sys, pathlib, numpy as np
+MEMORY = """
+import sys, pathlib
+import numpy as np
+def kib(field):
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith(field)))
+def twice(start):
+    first = start()
+    peak, before = kib("VmHWM"), kib("VmRSS")
+    second = start()
+    print(peak, kib("VmRSS") - before)
+"""
+"""Peak memory of this process with one session that has run, and what a second session adds, in KiB."""
+
+NPU_CHILD = f"""{MEMORY}
 from runtime.npu.device import Device
 from runtime.npu.encoding import loads
 program = loads(pathlib.Path(sys.argv[1]).read_bytes())
-device = Device(program, threads=1)
-specs = {t.name: t for t in program.tensors}
-device.run({n: np.zeros(specs[n].shape, specs[n].dtype) for n in program.inputs})
-print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
+specs = {{t.name: t for t in program.tensors}}
+def start():
+    device = Device(program, threads=1)
+    device.run({{n: np.zeros(specs[n].shape, specs[n].dtype) for n in program.inputs}})
+    return device
+twice(start)
 """
-PEER_CHILD = """
-import sys, numpy as np, onnxruntime
+PEER_CHILD = f"""{MEMORY}
+import onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
-session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-session.run(None, {i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs()})
-print(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmHWM")))
+def start():
+    session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+    session.run(None, {{i.name: np.zeros(i.shape, np.float32) for i in session.get_inputs()}})
+    return session
+twice(start)
 """
 
 
@@ -130,16 +146,20 @@ def compared(what: str, found: Tensors, expected: Tensors) -> str:
 
 
 def memory(subject: Subject) -> Row:
-    """Peak resident memory of a process that opens the model and runs it once; includes Python and the libraries."""
+    """Peak resident memory of a process that opens the model and runs it once; includes Python and the libraries.
+
+    Streams that are played together share one session; a second one of the same model shares nothing but these.
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder) / "a.npup", Path(folder) / "a.onnx"
         paths[0].write_bytes(dumps(subject.program))
         paths[1].write_bytes(subject.model.SerializeToString())
-        npu, peer = (_peak(child, path) for child, path in zip((NPU_CHILD, PEER_CHILD), paths, strict=True))
-    how = f"peak of a process, {npu:.0f} MB against {peer:.0f} MB"
-    return Row(f"{subject.name}: memory, simulated NPU / ONNX Runtime int8", f"{npu / peer:.2f}", how)
+        npu, peer = (_megabytes(child, path) for child, path in zip((NPU_CHILD, PEER_CHILD), paths, strict=True))
+    how = f"peak of a process, {npu[0]:.0f} MB against {peer[0]:.0f} MB; a second session in it adds "
+    how += f"{npu[1]:.0f} MB against {peer[1]:.0f} MB"
+    return Row(f"{subject.name}: memory, simulated NPU / ONNX Runtime int8", f"{npu[0] / peer[0]:.2f}", how)
 
 
-def _peak(child: str, path: Path) -> float:
+def _megabytes(child: str, path: Path) -> list[float]:
     done = subprocess.run([sys.executable, "-c", child, str(path)], check=True, capture_output=True, text=True)
-    return int(done.stdout) / 1024
+    return [int(kib) / 1024 for kib in done.stdout.split()]

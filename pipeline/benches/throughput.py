@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from pipeline.benches.rows import Row
 from pipeline.benches.subjects import Subject, batched, subject
 from pipeline.benches.timing import contest, repeated
-from pipeline.report.drawing import FIRST, SECOND, alone, blank, legend, style, svg
+from pipeline.report.drawing import FIRST, SECOND, alone, style, svg
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
@@ -68,23 +70,23 @@ def measure(one: Subject, target: Target, progress: Progress) -> Curve:
 def draw(curves: Sequence[Curve]) -> str:
     """The curves side by side, as an SVG file."""
     with style("throughput"):
-        figure, first = blank(3.6 * len(curves), 2.8)
-        room = first.get_position()
-        first.remove()
-        step = room.width / len(curves)
+        figure = Figure(figsize=(max(3.6 * len(curves), 5.2), 3.1))
+        width = 1 / len(curves)
         for place, curve in enumerate(curves):
-            axes = figure.add_axes((room.x0 + place * step, room.y0, 0.82 * step, room.height))
-            for (contender, threads), values in curve.lines.items():
-                colour = FIRST if contender == "simulated NPU" else SECOND
-                look = "-o" if threads > 1 else "--s"
-                axes.plot(BATCHES, values, look, color=colour, markersize=4, label=f"{contender}, {threads}")
-            axes.set_title(curve.name, loc="left", fontsize=9)
-            axes.set(xscale="log", ylim=(0, 1.1 * max(max(v) for v in curve.lines.values())))
-            axes.set(xlabel="images at a time", ylabel="images per second, host" if place == 0 else "")
-            axes.xaxis.set_major_locator(FixedLocator(BATCHES))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xticklabels([str(size) for size in BATCHES])
-            axes.grid(axis="y")
-            axes.tick_params(length=0)
-        legend(axes)
+            _panel(figure.add_axes((place * width + 0.16 * width, 0.14, 0.8 * width, 0.66)), curve)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="upper left", ncols=2)
         return alone(svg(figure, "Images per second against images at a time and threads"))
+
+
+def _panel(axes: Axes, curve: Curve) -> None:
+    for (contender, threads), values in curve.lines.items():
+        colour = FIRST if contender == "simulated NPU" else SECOND
+        label = f"{contender}, {threads} thread{'s' * (threads > 1)}"
+        axes.plot(BATCHES, values, "-o" if threads > 1 else "--s", color=colour, markersize=4, label=label)
+    axes.set_title(curve.name, loc="right", fontsize=9)
+    axes.set(xscale="log", ylim=(0, 1.1 * max(max(values) for values in curve.lines.values())))
+    axes.set(xlabel="images at a time", ylabel="images per second, host")
+    axes.set_xticks(BATCHES, [str(size) for size in BATCHES])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="y")
+    axes.tick_params(length=0)

@@ -10,6 +10,7 @@ import onnxruntime
 import runtime
 from pipeline.compile.deploy_texts import TEXTS
 from runtime.archive import pack
+from runtime.extras import EXTRAS
 
 LAUNCHER = b"""import sys
 
@@ -17,13 +18,6 @@ from runtime.__main__ import main
 
 sys.exit(main())
 """
-
-EXTRAS = {
-    "video": ("av", "pillow", "supervision", "trackers"),
-    "signing": ("cryptography",),
-    "mqtt": ("paho-mqtt",),
-}
-"""Distributions of the runtime's extras, each with a requirements file of its own."""
 
 
 def build_pyz(path: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.summary import RunSummary
 from pipeline.workspace import DamagedRecordError, Record, read_record
+from runtime.zones import Visits
 
 T = TypeVar("T")
 
@@ -191,6 +192,7 @@ class Demo(_Row):
     boxes: Mapping[str, int] = {}
     tracks: int | None = None
     counts: Mapping[str, Mapping[str, int]] = {}
+    zones: Mapping[str, Visits] = {}
 
 
 def history(summary: RunSummary) -> tuple[Epoch, ...] | Absent:

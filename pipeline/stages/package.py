@@ -51,7 +51,8 @@ def run(context: Context) -> Result:
         ``ap50`` and ``ap`` of the packaged bundle on the simulated NPU; ``golden_bytes`` compared and
         ``differing_bytes``; ``bundle_bytes``; ``npu_cycles`` and ``npu_ms``, an estimate of one inference, where the
         target's figures are public; of the demo its ``frames``,
-        ``tracks`` and the visitors counted, ``in`` and ``out``.
+        ``tracks``, the visitors counted, ``in`` and ``out``, and, where there are zones, their ``visits`` and
+        mean length ``dwell_s`` in seconds.
 
     Raises:
         ModelError: a golden vector came out different, or an operator cannot be compiled.
@@ -169,7 +170,7 @@ def _demo(opened: Bundle, context: Context) -> Summary:
         listen=lambda _: context.progress.advance(),
     )
     # Host seconds differ from run to run; what is kept must not.
-    facts = {k: v for k, v in asdict(summary).items() if k not in ("seconds", "fps", "source")}
+    facts = {k: v for k, v in asdict(summary).items() if k not in ("seconds", "fps", "cold_start_s", "source")}
     (folder / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
     return summary
 
@@ -183,9 +184,13 @@ def _frames(config: RunConfig) -> int:
 
 
 def _numbers(demo: Summary) -> dict[str, float]:
+    zones = demo.zones.values()
+    visits = sum(zone.visits for zone in zones)
+    stayed = {"dwell_s": sum(zone.visits * zone.dwell_s for zone in zones) / visits} if visits else {}
     return {
         "frames": float(demo.frames),
         "tracks": float(demo.tracks or 0),
         "in": float(sum(line["in"] for line in demo.counts.values())),
         "out": float(sum(line["out"] for line in demo.counts.values())),
+        **({"visits": float(visits), **stayed} if zones else {}),
     }

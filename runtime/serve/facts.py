@@ -69,15 +69,16 @@ class Facts:
         }
 
     def health(self) -> dict[str, object]:
-        """``ok``, ``degraded`` with reasons, or ``failing`` when no source gives frames."""
+        """``ok``, ``degraded`` with reasons, or ``failing``: no source gives frames, or only a restart helps a sink."""
         sources = self.status.sources()
         reasons = [f"{s.name}: {s.problem or s.state}" for s in sources if s.state in ("down", "broken")]
-        reasons += [delivery.problem for delivery in self.recorder.deliveries() if delivery.problem]
+        sinks = self.recorder.deliveries()
+        reasons += [sink.problem for sink in sinks if sink.problem]
         reasons += [text for text in (self.recorder.problem,) if text]
         if self.state is not None and shutil.disk_usage(self.state).free < LEAST_FREE:
             reasons.append(f"{self.state}: less than {LEAST_FREE >> 20} MB are free")
         dark = [s for s in sources if s.state in ("down", "broken") and time.time() - s.since > STALE_S]
-        failing = bool(sources) and len(dark) == len(sources)
+        failing = (bool(sources) and len(dark) == len(sources)) or any(sink.dead for sink in sinks)
         return {"status": "failing" if failing else "degraded" if reasons else "ok", "reasons": reasons}
 
     def counts(self, minutes: int, step: int) -> list[dict[str, object]]:

@@ -55,6 +55,8 @@ def _sources(facts: Facts) -> Iterable[Metric]:
     yield each("frames_per_second", "gauge", "Results per second, smoothed.", [s.fps for s in sources])
     latencies = [None if s.latency_ms is None else s.latency_ms / 1e3 for s in sources]
     yield each("latency_seconds", "gauge", "From capture to result, smoothed.", latencies)
+    cold = [s.cold_start_s for s in sources]
+    yield each("cold_start_seconds", "gauge", "From the start of the process to the first frame's boxes.", cold)
     yield each("tracks_total", "counter", "Tracks seen.", [s.tracks for s in sources])
     crossed = [
         ({"source": s.name, "line": line, "direction": direction}, float(count))
@@ -65,6 +67,11 @@ def _sources(facts: Facts) -> Iterable[Metric]:
     yield Metric("crossings_total", "counter", "Crossings of a line since the start.", crossed)
     inside = [({"source": s.name, "zone": zone}, float(n)) for s in sources for zone, n in s.occupancy.items()]
     yield Metric("occupancy", "gauge", "Tracks inside a zone now.", inside)
+    zones = [({"source": s.name, "zone": zone}, visits) for s in sources for zone, visits in s.visits.items()]
+    ended = [(at, float(visits.visits)) for at, visits in zones]
+    yield Metric("visits_total", "counter", "Visits of a zone that ended, since the start.", ended)
+    stayed = [(at, visits.visits * visits.dwell_s) for at, visits in zones]
+    yield Metric("visit_seconds_total", "counter", "Their length.", stayed)
 
 
 def _events(facts: Facts) -> Iterable[Metric]:

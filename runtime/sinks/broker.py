@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from runtime.errors import UserError
 from runtime.events import Event
+from runtime.extras import install
 from runtime.sinks import SinkError
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ def _client(client_id: str) -> "Client":
         from paho.mqtt.client import Client  # noqa: PLC0415 - of the mqtt extra
         from paho.mqtt.enums import CallbackAPIVersion  # noqa: PLC0415 - of the mqtt extra
     except ModuleNotFoundError as error:
-        fix = "pip install paho-mqtt"
-        raise UserError("the package paho-mqtt is needed and is not installed", fix=fix) from error
+        what = "the package paho-mqtt is needed and is not installed"
+        raise UserError(what, fix=install("mqtt")) from error
     client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=False)
     client.reconnect_delay_set(1, 30)
     client.max_inflight_messages_set(1)

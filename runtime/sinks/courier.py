@@ -1,7 +1,6 @@
 """One thread per sink that takes events from the queue to it, and tries again what failed."""
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +38,21 @@ def open_sink(text: str, client_id: str) -> Sink:
 
 @dataclass(frozen=True)
 class Delivery:
-    """How a sink is doing: events delivered by this process, events that wait, and why it fails, if it does."""
+    """How a sink is doing.
+
+    Attributes:
+        name: of the sink.
+        delivered: events, by this process.
+        waiting: events that it has not got.
+        problem: why it fails, if it does; it is tried again.
+        dead: nothing tries again: the thread that delivers has ended by an error of ours; only a restart helps.
+    """
 
     name: str
     delivered: int
     waiting: int
     problem: str | None
+    dead: bool = False
 
 
 class Courier:
@@ -66,7 +74,9 @@ class Courier:
 
     def status(self) -> Delivery:
         """How the sink is doing."""
-        return Delivery(self._sink.name, self._count, self._queue.waiting(self._sink.name), self._problem)
+        name, dead = self._sink.name, not (self._thread.is_alive() or self._stop.is_set())
+        problem = f"{name}: nothing is delivered any more, its thread has died" if dead else self._problem
+        return Delivery(name, self._count, self._queue.waiting(name), problem, dead)
 
     def close(self, patience_s: float) -> int:
         """Deliver what waits, for at most ``patience_s`` seconds, and let go; how many events were left over."""
@@ -98,8 +108,3 @@ class Courier:
         if events:
             self._queue.delivered(self._sink.name, seq, self._sink.deliver(events))
             self._count += len(events)
-
-
-def leftovers(couriers: Sequence[Courier], patience_s: float) -> dict[str, int]:
-    """Close all couriers; events that were left over, by sink."""
-    return {courier.status().name: courier.close(patience_s) for courier in couriers}

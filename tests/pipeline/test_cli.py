@@ -269,16 +269,20 @@ def test_bench_without_a_run_is_told(tmp_path, tiny_config, monkeypatch):
 
 
 def test_bench_prints_a_table(monkeypatch, tiny_config, capsys):
-    from pipeline.benches import bundle, check, npu  # noqa: PLC0415 (imports torch)
+    from pipeline.benches import bundle, check, npu, streams  # noqa: PLC0415 (imports torch)
 
     rows = (Row("bytes", "0", "differing"), Row("ms per frame", "12.5", "host"))
     monkeypatch.setattr(bundle, "bench", lambda config, folder, console: rows)
+    monkeypatch.setattr(streams, "rows", lambda config, folder, console: [Row("frames per second", "1.1", "loop")])
     monkeypatch.setattr(npu, "rows", lambda target, model, picture, console: [Row("ratio", "0.9", "of times")])
     monkeypatch.setattr(check, "rows", lambda console: [Row("error", "1 %", "against silicon")])
     with pytest.raises(SystemExit):
         cli.main(["bench", str(tiny_config)])
     table = "bytes            0  differing\nms per frame  12.5  host\n"
-    assert capsys.readouterr().out == f"{table}ratio  0.9  of times\nerror  1 %  against silicon\n"
+    assert (
+        capsys.readouterr().out
+        == f"{table}frames per second  1.1  loop\nratio  0.9  of times\nerror  1 %  against silicon\n"
+    )
 
 
 def test_keys_new_says_where_the_keys_are(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from pipeline.compile.deploy import build_deploy
 from runtime.trust import sign
 
 ABSENT = ("torch", "torchvision", "onnx", "av", "PIL", "supervision", "trackers", "scipy", "cv2", "pipeline")
+VIDEO = "pip install -r requirements-video.txt in the deploy folder, or pip install av pillow supervision trackers"
 BLOCKED = f"""
 import sys
 
@@ -44,7 +45,7 @@ def test_everything_but_video_works_without_the_extra(tmp_path, split_bundle, fr
     assert played.returncode == 0
     assert all(line.startswith("npu-run: ") for line in played.stderr.splitlines())
     assert "not tracked" in played.stdout
-    assert "tracking and counting need: pip install supervision trackers" in played.stdout
+    assert f"tracking and counting need: {VIDEO}" in played.stdout
     events = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text().splitlines()]
     assert len(events) == 3
     assert {detection["track"] for event in events for detection in event["detections"]} == {None}
@@ -56,7 +57,7 @@ def test_video_without_the_extra_names_it(tmp_path, tiny_bundle, frames):
     for words in (("--source", tmp_path / "clip.mp4"), ("--source", frames, "--annotate", tmp_path / "out.mp4")):
         refused = blocked(tiny_bundle, *words)
         assert refused.returncode == 1
-        assert "is needed and is not installed (pip install av pillow supervision trackers)" in refused.stderr
+        assert f"is needed and is not installed ({VIDEO})" in refused.stderr
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,10 @@ def test_the_deploy_folder_runs_in_a_fresh_environment(tmp_path, deploy, frames,
     assert len(Path(tmp_path, "e.jsonl").read_text().splitlines()) == 3
     refused = run(pyz, "info", bundle, "--trust", deploy.parent / "ci.pub")
     assert refused.returncode == 1
-    assert "cryptography is needed for signatures and is not installed (pip install cryptography)" in refused.stderr
+    assert (
+        "cryptography is needed for signatures and is not installed (pip install -r requirements-signing.txt"
+        in refused.stderr
+    )
     words = [python, pyz, bundle, "--source", frames, "--limit", "1"]
     began = time.monotonic()
     subprocess.run([*map(str, words)], cwd=tmp_path, check=True, capture_output=True)

@@ -243,9 +243,7 @@ def test_a_source_without_a_frame(tmp_path, tiny_bundle, monkeypatch):
 
 def test_a_video_file_needs_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(
-        SourceError, match=r"the package av is needed .* \(pip install av pillow supervision trackers\)"
-    ):
+    with pytest.raises(SourceError, match=r"the package av is needed .* \(pip install -r requirements-video\.txt in"):
         outputs.VideoFile(tmp_path / "out.mp4", Fraction(10), (96, 64))
 
 

@@ -1,6 +1,7 @@
 """The command line: what it prints, and its exit codes."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def test_play_prints_a_summary(capsys, tmp_path, tiny_bundle, frames):
         "npu-run: 1 partitions planned for npu run on npu (simulated)",
     ]
     assert "3 frames in" in out
+    assert re.search(r"cold start: \d+\.\d\d s from the start of the process to the first frame's boxes", out)
     assert "line door: 0 in, 0 out" in out
     assert "times are of this host: toy is simulated" in out
     assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 3

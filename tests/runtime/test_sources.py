@@ -246,7 +246,7 @@ def test_without_the_extra(tmp_path, monkeypatch, name, package):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(
-        SourceError, match=r"is needed and is not installed \(pip install av pillow supervision trackers\)"
+        SourceError, match=r"is needed and is not installed \(pip install -r requirements-video\.txt in"
     ):
         open_source(str(tmp_path / name))
 

@@ -71,6 +71,10 @@ def test_a_file_gives_every_event_once_in_every_sink(tmp_path, walkers_bundle, c
     assert summary.counts == {"gate": {"in": PAIRS, "out": PAIRS}}
     assert summary.zones["hall"].visits == 2 * PAIRS
     assert summary.zones["hall"].most == 2
+    ended = [event["time_s"] for event in events if event["kind"] == "leave"]
+    assert summary.zones["hall"].per_hour == pytest.approx(
+        3600 * len(ended) / (len(walkers.clip(PAIRS)) - 1) * walkers.RATE
+    )
     assert len({event["id"] for event in events}) == len(events)
     assert all(event["dwell_s"] == pytest.approx(1.45, abs=0.4) for event in events if event["kind"] == "leave")
     assert len((tmp_path / "e.csv").read_text().splitlines()) == len(events) + 1

@@ -238,5 +238,7 @@ def test_without_the_library_the_error_says_what_to_install(tmp_path, trusted, m
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "cryptography", None)
     assert open_bundle(path).signatures
-    with pytest.raises(UserError, match=r"cryptography is needed for signatures .* \(pip install cryptography\)"):
+    with pytest.raises(
+        UserError, match=r"cryptography is needed for signatures .* \(pip install -r requirements-signing\.txt in"
+    ):
         open_bundle(path, trust=read_trust(trusted))

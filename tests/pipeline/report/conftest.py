@@ -164,9 +164,10 @@ def write_files(folder: Path) -> None:
     put("partition/plan.json", {"partitions": [{**p, "nodes": n} for p, n in zip(partitions, names, strict=True)]})
     put("partition/check.json", CHECK)
     counts = {"walkway": {"in": 3, "out": 5}}
+    zones = {"lawn": {"visits": 7, "dwell_s": 4.25, "most": 2, "per_hour": 315.4}}
     put(
         "package/demo/summary.json",
-        {"frames": 8, "boxes": {"person": 31}, "tracks": 2, "counts": counts, "bundle": "b"},
+        {"frames": 8, "boxes": {"person": 31}, "tracks": 2, "counts": counts, "zones": zones, "bundle": "b"},
     )
     put("package/profile.json", PROFILE)
     put("package/trace.json", TRACE)

@@ -104,7 +104,8 @@ def test_every_section_shows_what_its_stage_left(whole):
     assert "1 tensors lie outside of the chip for want of room" in timeline
     assert "Not public for this target, so not counted: launch_s." in timeline
     assert "000-clip_0016" in page.words("samples")
-    assert "walkway 3 5 8 frames played, 2 tracks, 31 boxes of person" in page.words("demo")
+    assert "walkway 3 5 Zone visits per hour mean stay most at a time lawn 7 315 4.2 s 2" in page.words("demo")
+    assert "2 8 frames played, 2 tracks, 31 boxes of person" in page.words("demo")
     assert "train ran 10.0 s never run" in page.words("stages")
     assert "81,234 estimated A priori" in page.words("kinds")
     assert "0 differing bytes simulated Bit for bit" in page.words("kinds")

@@ -12,18 +12,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from real_parts import wait_for
 
 from runtime.adapters.detection import Detections
 from runtime.bundle import open_bundle
 from runtime.delegates.failover import Health
 from runtime.errors import SwapError, UserError
+from runtime.events import link_changed
 from runtime.outputs import FrameResult
 from runtime.serve import server as module
 from runtime.serve.access import Access
 from runtime.serve.facts import Facts, partitions
 from runtime.serve.pictures import Pictures
 from runtime.serve.server import Server
-from runtime.sinks.recorder import Recorder
+from runtime.sinks.recorder import Batch, Recorder
 from runtime.sources import Frame
 from runtime.status import Status
 
@@ -100,8 +102,40 @@ def test_health_fails_when_every_source_is_dark(server, parts):
     assert get(server, "/healthz")[0] == 200
 
 
+class Unsound:
+    """A sink whose every delivery is a bug of ours."""
+
+    name = "unsound"
+
+    def open(self, mark):
+        return 0
+
+    def deliver(self, events):
+        return events.nonsense
+
+    def close(self):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_health_fails_when_a_sinks_thread_has_died(parts):
+    with (
+        Recorder(None, [Unsound()], threading.Event()) as recorder,
+        Server(Access("127.0.0.1", 0, None), lambda: replace(parts[2], recorder=recorder), parts[1]) as server,
+    ):
+        assert get(server, "/healthz")[0] == 200
+        recorder.record(Batch((link_changed("run", "door", 0, 0, 0.0, 0.0, None),), "run", 0, once=False))
+        wait_for(lambda: get(server, "/healthz")[0] == 503, 10)
+        told = json.loads(get(server, "/healthz")[2])
+    assert told == {
+        "status": "failing",
+        "reasons": ["unsound: nothing is delivered any more, its thread has died"],
+    }
+
+
 def test_metrics_are_prometheus(server, parts):
     parts[0].played(0, 0.05, {"infer": 0.5})
+    parts[0].change(0, lambda status: setattr(status, "cold_start_s", 1.25))
     parts[0].change(0, lambda status: setattr(status, "counts", {'a "gate"\n': {"in": 3, "out": 1}}))
     code, headers, body = get(server, "/metrics")
     text = body.decode()
@@ -117,6 +151,7 @@ def test_metrics_are_prometheus(server, parts):
             assert line.partition("{")[0].partition(" ")[0] in names
     assert 'npu_run_crossings_total{source="door",line="a \\"gate\\"\\n",direction="in"} 3' in text
     assert 'npu_run_frames_total{source="door"} 1' in text
+    assert 'npu_run_cold_start_seconds{source="door"} 1.25' in text
     assert 'npu_run_latency_seconds{source="door"} 0.05' in text
 
 

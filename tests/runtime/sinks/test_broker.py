@@ -116,5 +116,8 @@ def test_a_name_shows_no_password():
 
 def test_without_paho(monkeypatch):
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    with pytest.raises(UserError, match=r"paho-mqtt is needed .* \(pip install paho-mqtt\)"):
+    with pytest.raises(
+        UserError,
+        match=r"paho-mqtt is needed .* \(pip install -r requirements-mqtt\.txt in the deploy",
+    ):
         BrokerSink("mqtt://host", "id")

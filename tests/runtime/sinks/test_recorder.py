@@ -154,3 +154,17 @@ def test_a_sink_that_cannot_be_opened_lets_the_folder_go(tmp_path):
 def test_sinks_that_are_none(text):
     with pytest.raises(UserError, match=r"is no sink that is known \(give a \.jsonl, \.csv"):
         open_sink(text, "id")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_courier_that_dies_of_a_bug_is_told_and_keeps_what_waits(tmp_path):
+    sink = Memory(name="broken")
+    sink.deliver = lambda given: given.nonsense
+    with Recorder(tmp_path, [sink, other := Memory(name="sound")], threading.Event()) as keeper:
+        assert [delivery.dead for delivery in keeper.deliveries()] == [False, False]
+        keeper.record(batch(event(0)))
+        wait_for(lambda: keeper.deliveries()[0].dead)
+        told = keeper.deliveries()[0]
+        assert (told.problem, told.waiting) == ("broken: nothing is delivered any more, its thread has died", 1)
+        wait_for(lambda: other.got == [event(0)])
+        assert keeper.close(0.1) == {"broken": 1}
