@@ -22,6 +22,9 @@ Values = NDArray[np.float64]
 DAMPING = 0.02
 """Pull towards the float weights, as a share of the mean square of the inputs; GPTQ's is 0.01."""
 
+MOST_UNCERTAIN = 0.99
+"""Weights over rows of inputs that are counted: with more, the inputs say next to nothing of how weights depend."""
+
 CHANGED = frozenset({"Conv", "Gemm"})
 """Operators whose weights and bias may change; a MatMul has no bias to take what is left."""
 
@@ -127,6 +130,18 @@ def _real_weights(node: Node, outputs: int, groups: int) -> tuple[Values, Values
     return values.reshape(groups, outputs // groups, -1), biases
 
 
+def pull(rows: int, inputs: int) -> float:
+    """The pull towards the float weights for so many ``rows`` of so many ``inputs``.
+
+    Covariances of K inputs from n rows err by the order of K / n, so that share rho of them is taken to be noise, as
+    Ledoit and Wolf shrink ("A well-conditioned estimator for large-dimensional covariance matrices", 2004): rho parts
+    of the mean square on the diagonal for each 1 - rho of what was seen. A classifier that a few images reach, with
+    fewer rows than inputs, is all but rounded to the nearest; else it would be fitted to just these images.
+    """
+    rho = min(inputs / rows, MOST_UNCERTAIN)
+    return DAMPING + rho / (1 - rho)
+
+
 def round_rows(weights: Values, steps: Values, given: Values, wanted: Values) -> Values:
     """Integers q, [O, K], with which ``given @ (q * steps).T`` is near ``wanted``; each in [-127, 127].
 
@@ -137,7 +152,7 @@ def round_rows(weights: Values, steps: Values, given: Values, wanted: Values) ->
         wanted: what it should give, [rows, O].
     """
     hessian = given.T @ given
-    damping = DAMPING * float(np.trace(hessian)) / len(hessian)
+    damping = pull(*given.shape) * float(np.trace(hessian)) / len(hessian)
     if not damping > 0:  # what never varies is left to the bias
         return np.clip(np.rint(weights / steps[:, None]), -127, 127)
     hessian[np.diag_indices_from(hessian)] += damping

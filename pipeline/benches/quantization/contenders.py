@@ -138,9 +138,29 @@ def _nncf(fast: bool, job: Job) -> None:
     onnx.save(made, job.out)
 
 
+def _aimet(job: Job) -> None:
+    import onnx  # noqa: PLC0415
+    from aimet_onnx import QuantizationSimModel  # noqa: PLC0415
+    from aimet_onnx.common.quantsim_config import utils  # noqa: PLC0415
+    from aimet_onnx.cross_layer_equalization import equalize_model  # noqa: PLC0415
+
+    name, model = job.input, onnx.load(job.model)
+    equalize_model(model)
+    config = (
+        utils.get_path_for_per_channel_config()
+        if job.scheme == "per-channel"
+        else utils.get_path_for_per_tensor_config()
+    )
+    simulated = QuantizationSimModel(model, config_file=config, providers=["CPUExecutionProvider"])
+    simulated.compute_encodings({name: image} for image in job.read())
+    made = simulated.to_onnx_qdq(export_int32_bias=True, prequantize_constants=True, force_activation_as="signed")
+    onnx.save(made, job.out)
+
+
 OURS = ("pipeline.quantizing.job",)
 ORT = ("onnxruntime.quantization",)
 NNCF = ("nncf", "nncf.onnx")
+AIMET = ("aimet_onnx", "aimet_onnx.cross_layer_equalization")
 
 CONTENDERS: Sequence[Contender] = (
     Contender("ours fast", OURS, partial(_ours, "fast")),
@@ -151,6 +171,7 @@ CONTENDERS: Sequence[Contender] = (
     Contender("ORT entropy", ORT, partial(_onnxruntime, "Entropy")),
     Contender("NNCF fast", NNCF, partial(_nncf, True)),
     Contender("NNCF full", NNCF, partial(_nncf, False)),
+    Contender("AIMET CLE", AIMET, _aimet),
 )
 """All of them, in the order of the tables."""
 

@@ -56,8 +56,9 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """``better`` or ``worse`` beyond the noise, else ``tie``."""
-        return "tie" if abs(self.ours - self.peer) <= self.noise else "better" if self.ours < self.peer else "worse"
+        """``better`` or ``worse`` beyond the noise, else ``tie``; to be above float is luck, and counts as no loss."""
+        ours, peer = max(self.ours, 0.0), max(self.peer, 0.0)
+        return "tie" if abs(ours - peer) <= self.noise else "better" if ours < peer else "worse"
 
 
 def drops(entries: Sequence[Entry]) -> Mapping[tuple[str, Scheme, str], Drop | str]:

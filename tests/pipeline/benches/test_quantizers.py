@@ -161,6 +161,8 @@ def test_a_verdict_counts_only_what_is_beyond_the_draws_noise():
         (verdict,) = table.verdicts([*peers, *(entry("ours best", p, seed=i) for i, p in enumerate(ours))])
         assert (verdict.best_peer, verdict.word) == ("ORT min-max", word)
         assert verdict.noise == pytest.approx(1.0)
+    lucky = [entry("ORT min-max", 95.0), entry("ours best", 90.0)]
+    assert table.verdicts(lucky)[0].word == "tie"
 
 
 def test_the_tables_show_losses_times_memory_and_failures():

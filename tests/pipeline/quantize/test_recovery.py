@@ -14,7 +14,7 @@ from pipeline.quantize.correction import correct, expected_shifts
 from pipeline.quantize.encodings import Encodings
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.patches import Geometry, geometry, rows
-from pipeline.quantize.rounding import compensate, round_rows
+from pipeline.quantize.rounding import DAMPING, compensate, pull, round_rows
 from pipeline.quantize.score import score
 from pipeline.quantize.walk import walk
 
@@ -150,3 +150,26 @@ def test_shared_weights_are_left_alone():
     assert [compensate(step, 2) or correct(step, 2) for step in steps] == [False, False]
     moved = writeback.shifted(floating, {"Conv": np.ones(2)})
     np.testing.assert_array_equal(view(moved).nodes[0].required(2).real, 1)
+
+
+def test_what_a_few_rows_say_of_many_weights_is_not_believed():
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(8, 64))
+
+    def data(rows):
+        return generator.normal(size=(rows, 8)) @ mixing + 0.3 * generator.normal(size=(rows, 64))
+
+    weights = generator.normal(size=(6, 64))
+    steps = np.abs(weights).max(axis=1) / 20
+    other = data(2000)
+
+    def lost(rows):
+        given = data(rows)
+        q = round_rows(weights, steps, given, given @ weights.T)
+        return float((((q * steps[:, None] - weights) @ other.T) ** 2).mean())
+
+    nearest = float((((np.rint(weights / steps[:, None]) * steps[:, None] - weights) @ other.T) ** 2).mean())
+    assert lost(16) < 1.15 * nearest
+    assert lost(4000) < 0.5 * nearest
+    assert pull(10**9, 8) == pytest.approx(DAMPING, rel=1e-3)
+    assert pull(16, 1280) > 90
