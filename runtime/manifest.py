@@ -11,7 +11,7 @@ from typing import Literal
 
 from runtime import strict_json
 from runtime.adapters.detection import BoxDecoder
-from runtime.adapters.image import Preprocess
+from runtime.adapters.image import QUANTIZED, Preprocess
 from runtime.errors import BundleError
 from runtime.limits import LIMITS, Limits
 from runtime.tensors import TensorSpec
@@ -309,8 +309,9 @@ def _image_problems(manifest: Manifest) -> Iterable[str]:
     for spec in (spec for spec in manifest.tensors if spec.name in manifest.inputs):
         if spec.shape != shape:
             yield f"input {spec.name} has shape {list(spec.shape)}, the preprocessing gives {list(shape)}"
-        if spec.dtype != ("float32" if spec.scale is None else "int8"):
-            yield f"input {spec.name} is {spec.dtype}; the preprocessing gives float32, or int8 with a scale"
+        if spec.dtype not in (("float32",) if spec.scale is None else QUANTIZED):
+            kinds = " or ".join(QUANTIZED)
+            yield f"input {spec.name} is {spec.dtype}; the preprocessing gives float32, or {kinds} with a scale"
     yield from _output_problems(manifest)
 
 

@@ -15,6 +15,9 @@ from runtime.errors import SourceError
 from runtime.tensors import TensorSpec
 
 Pixels = NDArray[np.uint8]
+Integers = NDArray[np.int8] | NDArray[np.int16]
+QUANTIZED = ("int8", "int16")
+"""What a quantized network's input may be."""
 
 PAD = 114
 """Grey value around a letterboxed frame."""
@@ -163,12 +166,14 @@ def _real_table(pre: Preprocess) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=16)
-def _integer_table(pre: Preprocess, spec: TensorSpec) -> NDArray[np.int8]:
-    """The int8 of every pixel value, [3, 256], as ONNX ``QuantizeLinear`` has it."""
-    if spec.scale is None or spec.zero_point is None or spec.dtype != "int8":
-        raise SourceError(f"tensor {spec.name} is not quantized to int8", fix="use normalize for a float input")
+def _integer_table(pre: Preprocess, spec: TensorSpec) -> Integers:
+    """The integer of every pixel value, [3, 256], as ONNX ``QuantizeLinear`` has it."""
+    if spec.scale is None or spec.zero_point is None or spec.dtype not in QUANTIZED:
+        kinds = " or ".join(QUANTIZED)
+        raise SourceError(f"tensor {spec.name} is not quantized to {kinds}", fix="use normalize for a float input")
     steps = np.rint(_real_table(pre) / np.float32(spec.scale)) + np.float32(spec.zero_point)
-    table: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+    limits = np.iinfo(spec.dtype)
+    table: Integers = np.clip(steps, limits.min, limits.max).astype(spec.dtype)
     return table
 
 
@@ -178,19 +183,19 @@ def normalize(pixels: Pixels, pre: Preprocess) -> NDArray[np.float32]:
     return np.stack([table[c][pixels[:, :, c]] for c in range(3)])[None]
 
 
-def prepare(pixels: Pixels, pre: Preprocess, spec: TensorSpec) -> NDArray[np.int8] | NDArray[np.float32]:
+def prepare(pixels: Pixels, pre: Preprocess, spec: TensorSpec) -> Integers | NDArray[np.float32]:
     """Pixels uint8 [H, W, 3] as the input ``spec`` wants them: quantized when it has a scale, else normalized."""
     return normalize(pixels, pre) if spec.scale is None else quantize(pixels, pre, spec)
 
 
-def quantize(pixels: Pixels, pre: Preprocess, spec: TensorSpec) -> NDArray[np.int8]:
-    """Pixels uint8 [H, W, 3] as the quantized network's input, int8 [1, 3, H, W].
+def quantize(pixels: Pixels, pre: Preprocess, spec: TensorSpec) -> Integers:
+    """Pixels uint8 [H, W, 3] as the quantized network's input, int8 or int16 [1, 3, H, W].
 
     Equal to ONNX ``QuantizeLinear`` of :func:`normalize` (round half to even, add the zero point, saturate),
     through one table of 256 entries per channel.
 
     Raises:
-        SourceError: ``spec`` is not an int8 tensor with a scale and a zero point.
+        SourceError: ``spec`` is not an int8 or int16 tensor with a scale and a zero point.
     """
     table = _integer_table(pre, spec)
     return np.stack([table[c][pixels[:, :, c]] for c in range(3)])[None]

@@ -159,19 +159,19 @@ def test_normalize_is_the_formula():
     assert np.array_equal(real, expected[None].astype(np.float32))
 
 
-def onnx_quantize(real, scale, zero_point):
+def onnx_quantize(real, scale, zero_point, kind="int8"):
     node = onnx.helper.make_node("QuantizeLinear", ["x", "s", "z"], ["y"])
     graph = onnx.helper.make_graph(
         [node],
         "q",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, real.shape)],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT8, real.shape)],
+        [onnx.helper.make_tensor_value_info("y", getattr(onnx.TensorProto, kind.upper()), real.shape)],
         [
             onnx.helper.make_tensor("s", onnx.TensorProto.FLOAT, [], [scale]),
-            onnx.helper.make_tensor("z", onnx.TensorProto.INT8, [], [zero_point]),
+            onnx.helper.make_tensor("z", getattr(onnx.TensorProto, kind.upper()), [], [zero_point]),
         ],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": real})[0]
 
@@ -184,11 +184,20 @@ def test_quantize_is_onnx_quantizelinear(pre, scale, zero_point):
     assert np.array_equal(quantize(pixels, pre, spec), onnx_quantize(normalize(pixels, pre), scale, zero_point))
 
 
+@pytest.mark.parametrize("scale", [1 / 32767, 0.0001, 2.0**-14])
+def test_quantize_to_int16_is_onnx_quantizelinear(scale):
+    pixels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    spec, real = TensorSpec("image", (1, 3, 16, 16), "int16", scale, 0), normalize(pixels, IMAGENET)
+    found = quantize(pixels, IMAGENET, spec)
+    assert found.dtype == np.int16
+    assert np.array_equal(found, onnx_quantize(real, scale, 0, "int16"))
+
+
 @pytest.mark.parametrize(
     "spec", [TensorSpec("image", (1, 3, 8, 8), "float32"), TensorSpec("image", (1, 3, 8, 8), "uint8", 0.1, 0)]
 )
 def test_quantize_refuses_a_float_tensor(spec):
-    with pytest.raises(SourceError, match="image is not quantized to int8"):
+    with pytest.raises(SourceError, match="image is not quantized to int8 or int16"):
         quantize(noise(8, 8), IMAGENET, spec)
 
 
