@@ -20,7 +20,7 @@ from runtime.tensors import TensorSpec
 
 SIGN = np.uint8(128)
 
-TABLES = frozenset({"lookup", "requantize"})
+TABLES = frozenset({"lookup", "requantize", "sigmoid", "tanh"})
 """Opcodes with one input whose output depends on that one value."""
 
 
@@ -54,6 +54,19 @@ class TableStep:
         """See ``Step``."""
         found = values[self.source].tobytes().translate(self.table)
         values[self.output.name] = np.frombuffer(found, self.output.dtype).reshape(self.output.shape)
+
+
+@dataclass(frozen=True)
+class WideTableStep:
+    """One instruction from or to int16 as a table of all its outputs, indexed by the input's bits."""
+
+    source: str
+    name: str
+    table: Values
+
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``."""
+        values[self.name] = np.take(self.table, values[self.source].view(f"u{values[self.source].itemsize}"))
 
 
 @dataclass(frozen=True)
@@ -94,10 +107,10 @@ class SessionStep:
         """See ``Step``."""
         feeds = {f"in{i}": values[name] for i, name in enumerate(self.inputs)}
         if self.raised:
-            feeds = {name: value.view(np.uint8) ^ SIGN for name, value in feeds.items()}
+            feeds = {n: value.view(np.uint8) ^ SIGN if value.dtype == np.int8 else value for n, value in feeds.items()}
         found = self.session.run(None, feeds)
         if self.raised:
-            found = [(value ^ SIGN).view(np.int8) for value in found]
+            found = [(value ^ SIGN).view(np.int8) if value.dtype == np.uint8 else value for value in found]
         values.update(zip(self.outputs, found, strict=True))
 
 
@@ -229,27 +242,30 @@ class _Segment:
             port = Port(f"out{index}", self.builder.held_as(specs[name].dtype)[0], specs[name].shape)
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
-        held = any(self.builder.held_as(specs[name].dtype)[1] for name in outputs)
+        held = any(self.builder.held_as(specs[name].dtype)[1] for name in (*self.inputs, *outputs))
         return [_Unopened(graph.model(), tuple(self.inputs), outputs, held)]
 
 
 def _single(operation: Operation) -> Step:
     """What runs an instruction that has no lowering."""
-    if operation.instruction.opcode == "softmax" and operation.contract.activations != "int16":
+    if operation.instruction.opcode == "softmax":
         return SoftmaxStep(operation, exponential_table(operation))
     return _table(operation) or PlainStep(operation)
 
 
-def _table(operation: Operation) -> TableStep | None:
+def _table(operation: Operation) -> TableStep | WideTableStep | None:
     """The instruction as a table, or ``None`` where it is none or some value leaves the accumulator."""
-    dtype = operation.contract.activations
-    if operation.instruction.opcode not in TABLES or dtype == "int16":
+    if operation.instruction.opcode not in TABLES:
         return None
+    source, result = operation.inputs[0], operation.output
+    bits = np.arange(1 << 16, dtype=np.uint16) if source.dtype == "int16" else np.arange(256, dtype=np.uint8)
     try:
-        table = KERNELS[operation.instruction.opcode](operation, (np.arange(256).astype(np.uint8).view(dtype),))
+        table = KERNELS[operation.instruction.opcode](operation, (bits.view(source.dtype),))
     except ProgramError:  # the plain kernel reports it if the value occurs
         return None
-    return TableStep(operation.instruction.inputs[0], operation.output, table.tobytes())
+    if "int16" in (source.dtype, result.dtype):
+        return WideTableStep(source.name, result.name, table)
+    return TableStep(source.name, result, table.tobytes())
 
 
 def _full_range(spec: TensorSpec) -> Range:

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu.kernels import Operation
-from runtime.npu.lowering import formulas, integer
+from runtime.npu.lowering import formulas, integer, wide
 from runtime.npu.lowering.values import Builder, Value
 from runtime.npu.steps import MAX_ACCUMULATOR, fit
 
@@ -22,7 +22,7 @@ _NUDGES = sorted(
 def add(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """``add`` and ``sub``: the centred result's name, or ``None``."""
     if operation.contract.activations == "int16":
-        return None
+        return wide.add(builder, operation, inputs)
     slopes = fit_slopes(operation, inputs)
     shape, names = operation.output.shape, [builder.centred(value) for value in inputs]
     same = all(spec.shape == shape for spec in operation.inputs)
@@ -81,7 +81,7 @@ def mul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> st
 def pair_table(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """A two-input instruction as a table over all pairs of centred values: the centred result's name, or ``None``."""
     if operation.contract.activations == "int16":
-        return None
+        return wide.mul(builder, operation, inputs) if operation.instruction.opcode == "mul" else None
     rows, columns = (np.arange(value.range[0], value.range[1] + 1) for value in inputs)
     try:
         table = integer.grid(operation, rows, columns) - operation.output_zero()

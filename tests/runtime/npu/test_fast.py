@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npu_networks import both_types
 from npu_programs import clamp, conv_instruction, feeds, network, program, scaling, single, spec, sum_scaling
 
+from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
-from runtime.npu.fast import PlainStep, SessionStep
+from runtime.npu.fast import PlainStep, SessionStep, WideTableStep
 from runtime.npu.lowering import Builder, Value
 from runtime.npu.lowering.integer import fit_sum
 from runtime.npu.plain import operations
@@ -199,3 +201,24 @@ def test_most_sums_have_slopes_and_need_no_table():
         sources = [Value(t, (-128 - t.zero_point, 127 - t.zero_point)) for t in (a, b)]
         found += fit_sum(Builder(True, True), operations(item)[0], tuple(sources)) is not None
     assert found >= 20
+
+
+def test_both_types_in_one_program():
+    item = both_types()
+    assert_same(item, seeds=range(3))
+    assert kinds(item).count(WideTableStep) == 4
+    assert PlainStep in kinds(item)  # softmax, which has no form in onnxruntime
+
+
+def test_int16_sums_beyond_float32_are_split():
+    """The halves of 127s over so many channels pass 2**23, so pieces of the channels are added up in float64."""
+    for opcode, features in (("conv2d", 90), ("fully_connected", 2000)):
+        narrow = deep(opcode, features, 12345, 2.0**-22)
+        tensors = tuple(replace(t, dtype="int16") for t in narrow.tensors)
+        contract = find_contract("tflite-r8")
+        (item,) = narrow.instructions
+        constants = {**item.constants, **scaling([2.0**-22] * 2, contract.of(opcode))}
+        item = replace(item, attributes={**item.attributes, **clamp(*contract.limits)}, constants=constants)
+        wide = replace(narrow, contract=contract.name, tensors=tensors, instructions=(item,))
+        assert kinds(wide) == [SessionStep]
+        assert_same(wide, seeds=range(4))
