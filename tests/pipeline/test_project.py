@@ -11,7 +11,7 @@ import pytest
 from pipeline import provenance
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ["help", "setup", "run", "test", "lint", "drill", "fuzz", "bench", "ui", "peers", "clean"]
+TARGETS = ["help", "setup", "run", "test", "lint", "drill", "soak", "fuzz", "bench", "ui", "peers", "clean"]
 
 
 def make(*words):
