@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint drill soak fuzz bench ui peers clean
+.PHONY: help setup run test lint drill soak fuzz bench bench-quant ui peers clean
 
 help: ## say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
-		do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
+		do printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 setup: $(READY) ## create the virtual environment and install everything into it
 
@@ -42,6 +42,10 @@ fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100
 
 bench: $(READY) ## print the numbers that the README promises
 	$(BIN)/pipeline bench $(CONFIG)
+
+bench-quant: $(READY) ## quantize with this project and with other toolkits, and measure both alike; after make run
+	$(BIN)/python -m pip install --quiet --editable '.[dev,toolkits]'
+	$(BIN)/pipeline bench-quant $(CONFIG)
 
 ui: $(READY) ## open MLflow on the runs of CONFIG
 	$(BIN)/pipeline ui $(CONFIG)

@@ -24,7 +24,7 @@ bits); ort:PROVIDER[,OPTION=VALUE]: a processor that ONNX Runtime knows, as ort:
 first of those that is here, else npu"""
 
 INJECT_HELP = f"""a fault of the simulated NPU for a drill, FAULT@FRAME or FAULT@FRAME+FRAMES, several times; faults
-are {", ".join(KINDS)}"""
+are {", ".join(KINDS)}; load stands for the frame before the first, in which programs are put on the device"""
 
 
 def run_parser() -> argparse.ArgumentParser:
@@ -51,7 +51,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of each source")
     add_delegate(parser)
     add_options(parser)
-    parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
+    add_faults(parser)
     parser.add_argument(
         "--watch", action="store_true", help="take over a new bundle when its file changes, or comes by POST /bundle"
     )
@@ -88,6 +88,11 @@ def add_delegate(parser: argparse.ArgumentParser) -> None:
     """``--delegate`` and ``--strict``."""
     parser.add_argument("--delegate", type=_delegate, default="npu", metavar="D", help=DELEGATE_HELP)
     parser.add_argument("--strict", action="store_true", help="refuse when an operator would fall back to the CPU")
+
+
+def add_faults(parser: argparse.ArgumentParser) -> None:
+    """``--inject``."""
+    parser.add_argument("--inject", type=_fault, action="append", default=[], metavar="F", help=INJECT_HELP)
 
 
 def _delegate(text: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from runtime import describe, profiling
 from runtime.app import Options, play_all
-from runtime.arguments import TOKEN, add_delegate, bundle_parser, run_parser
+from runtime.arguments import TOKEN, add_delegate, add_faults, bundle_parser, run_parser
 from runtime.bundle import Bundle
 from runtime.delegates.choice import summarize
 from runtime.delegates.failover import Supervisor
@@ -150,14 +150,19 @@ def _info(words: Sequence[str]) -> int:
 
 
 def _selftest(words: Sequence[str]) -> int:
-    """``npu-run selftest BUNDLE``: 1 when a tensor is not as near as its partition asks."""
+    """``npu-run selftest BUNDLE``: 1 when a tensor is not as near as its partition asks; vectors count as frames."""
     parser = bundle_parser("selftest", "Replay a bundle's golden vectors, partition by partition.")
     add_delegate(parser)
+    add_faults(parser)
     options = parser.parse_args(words)
-    session = Session(read_options(options).open(options.bundle), options.delegate, strict=options.strict)
+    bundle = read_options(options).open(options.bundle)
+    supervisor = Supervisor(Chip(options.inject), _say) if options.inject else None
+    session = Session(bundle, options.delegate, strict=options.strict, supervisor=supervisor)
     result = replay_session(session)
+    health = None if supervisor is None else supervisor.health()
     facts = {**dataclasses.asdict(result), "passed": result.passed}
-    _print(options.json, facts, lambda: selftest_lines(session, result))
+    facts |= {} if health is None else {"health": dataclasses.asdict(health)}
+    _print(options.json, facts, lambda: [*health_lines(health), *selftest_lines(session, result)])
     return 0 if result.passed else 1
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from runtime.bundle import Bundle
+from runtime.npu.bounds import bounds
 from runtime.npu.encoding import loads
 from runtime.npu.program import Program
 from runtime.npu.timeline import Timeline, timeline
@@ -47,6 +48,7 @@ def _program_facts(profile: Profile) -> dict[str, object]:
         "program": profile.name,
         "estimates": None if profile.timeline is None else totals(profile.timeline),
         "memories": _memory_facts(profile.program),
+        "accumulators": [{**asdict(bound), "spare_bits": bound.spare_bits} for bound in bounds(profile.program)],
         "layers": [] if profile.timeline is None else [asdict(row) for row in profile.timeline.rows],
     }
 
@@ -117,6 +119,7 @@ def _program_lines(profile: Profile) -> list[str]:
     )  # fmt: skip
     border = f"of the total {line.launch_ms:.4f} ms are the launch and {line.crossing_ms:.4f} ms the border"
     text = [f"{profile.name} ({line.provenance}; {border})", *_table([head, *rows, total]), *_plan(profile.program)]
+    text += _accumulators(profile.program)
     return [*text, f"not public, so not counted: {', '.join(line.missing)}"] if line.missing else text
 
 
@@ -133,6 +136,16 @@ def _plan(program: Program) -> list[str]:
     unstaged = len(schedule.unstaged())
     far = f"; {unstaged} instructions have no room for tiles and compute outside of it" if unstaged else ""
     return [f"memory: {', '.join(parts)}{outside}{far}"]
+
+
+def _accumulators(program: Program) -> list[str]:
+    """The accumulator with least room, by the static bound."""
+    found = bounds(program)
+    if not found:
+        return []
+    least = min(found, key=lambda bound: bound.spare_bits)
+    room = "may saturate" if least.spare_bits < 0 else f"{least.spare_bits} of {least.bits} bits are never used"
+    return [f"accumulators: whatever the input, {room} in {least.name}, which has the least room"]
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

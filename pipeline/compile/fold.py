@@ -36,18 +36,19 @@ def spec(tensor: Tensor, contract: Contract) -> TensorSpec:
     """The tensor as a program declares it.
 
     Raises:
-        ModelError: it is not quantized per tensor to the contract's type, has no static shape, or has a zero point
+        ModelError: it is not quantized per tensor to a type of the contract, has no static shape, or has a zero point
             that a symmetric contract does not take.
     """
-    quantization, kind = tensor.quantization, contract.activations
-    if quantization is None or quantization.per_channel or quantization.dtype != kind:
-        raise ModelError(f"an NPU tensor must be {kind} with one scale", where=tensor.name, fix="quantize the model")
+    quantization, kinds = tensor.quantization, " or ".join(contract.types)
+    found = None if quantization is None or quantization.per_channel else contract.by_type(quantization.dtype)
+    if quantization is None or found is None:
+        raise ModelError(f"an NPU tensor must be {kinds} with one scale", where=tensor.name, fix="quantize the model")
     zero = int(quantization.zero_point)
-    if contract.symmetric and zero != 0:
+    if found.symmetric and zero != 0:
         raise ModelError(
-            f"has zero point {zero}, the contract {contract.name} is symmetric", where=tensor.name, fix="requantize it"
+            f"has zero point {zero}, the contract {found.name} is symmetric", where=tensor.name, fix="requantize it"
         )
-    return TensorSpec(tensor.wire, tensor.dims, kind, float(quantization.scale), zero)
+    return TensorSpec(tensor.wire, tensor.dims, found.activations, float(quantization.scale), zero)
 
 
 def scale(tensor: Tensor) -> float:
@@ -95,7 +96,7 @@ def conv_parameters(
         node: the operator; its first input is the quantized activation, its third the int32 bias, if any.
         weight: int8, output channels first; its quantization, that of the node's second input, is symmetric.
         output: the tensor it writes.
-        contract: the target's.
+        contract: that of sums of products.
 
     The factor of channel c is ``s_x * s_w[c] / s_y``, in float64 or float32 as the contract's rule has it: TFLite's for
     convolutions, and what TFLite Micro's fully connected kernel computes, also per tensor (the float32 product of

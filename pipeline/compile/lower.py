@@ -64,11 +64,12 @@ class _Assembly:
         return name
 
     def _requantize(self, node: Node, source: str, result: str) -> None:
-        """TFLite's QUANTIZE from int8 to int8 (numerics, section 6.6)."""
-        factor = self.contract.ratio((self.tensors[source].scale or 0.0,), self.tensors[result].scale or 1.0)
-        bounds = dict(zip(("act_min", "act_max"), self.contract.limits, strict=True))
+        """TFLite's QUANTIZE within one type (numerics, section 6.6)."""
+        contract = _of_type(node, self.tensors[result].dtype, self.contract)
+        factor = contract.ratio((self.tensors[source].scale or 0.0,), self.tensors[result].scale or 1.0)
+        bounds = dict(zip(("act_min", "act_max"), contract.limits, strict=True))
         self.instructions.append(
-            Instruction("requantize", node.name, (source,), result, bounds, fold(node, (factor,), self.contract))
+            Instruction("requantize", node.name, (source,), result, bounds, fold(node, (factor,), contract))
         )
 
     def _equal(self, first: str, second: str) -> bool:
@@ -107,10 +108,11 @@ def lower(
             raise ModelError(f"cannot be compiled: {reason}", where=node.name)
         clamp = fused_activation(graph, node)
         output = node.outputs[0] if clamp is None else clamp.outputs[0]
-        bounds = contract.limits if clamp is None else clamp_bounds(clamp, output, contract.limits)
         for tensor in (output, *node.outputs[1:]):
             assembly.tensors[tensor.wire] = spec(tensor, contract)
-        for made in LOWERINGS[node.op](Lowering(node, output, contract, bounds)):
+        typed = _of_type(node, assembly.tensors[output.wire].dtype, contract)
+        bounds = typed.limits if clamp is None else clamp_bounds(clamp, output, typed.limits)
+        for made in LOWERINGS[node.op](Lowering(node, output, typed, bounds)):
             assembly.add(node, made)
     return Program(
         target=target.name,
@@ -121,3 +123,11 @@ def lower(
         outputs=tuple(t.wire for t in outputs),
         instructions=tuple(assembly.instructions),
     )
+
+
+def _of_type(node: Node, dtype: str, contract: Contract) -> Contract:
+    """The contract by which ``node`` computes an output of type ``dtype``."""
+    found = contract.by_type(dtype)
+    if found is None:
+        raise ModelError(f"gives {dtype}, {contract.name} has {' and '.join(contract.types)}", where=node.name)
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compile.operators import LOWERINGS
+from pipeline.compile.operators import LOWERINGS, wide
 from pipeline.compile.operators.movement import pad_widths, slice_places
 from pipeline.compile.operators.tables import FUNCTIONS
 from pipeline.compile.windows import COORDINATES, natural_scale
@@ -38,8 +38,15 @@ def no_kernel(node: Node, contract: Contract = DEFAULT) -> str | None:
     """
     if not node.standard or node.op not in LOWERINGS:
         return f"the simulated NPU has no kernel for {node.domain}{'.' if node.domain else ''}{node.op}"
-    reason = _operands(node) or _tensors(node, contract) or FORMS.get(node.op, _any_form)(node, contract)
+    reason = _operands(node) or _tensors(node, contract)
+    reason = reason or FORMS.get(node.op, _any_form)(node, _typed(node, contract))
     return None if reason is None else f"the simulated NPU's {node.op} {reason}"
+
+
+def _typed(node: Node, contract: Contract) -> Contract:
+    """The contract of the type that ``node`` computes in; in a float graph the first one."""
+    quantization = node.outputs[0].quantization
+    return contract if quantization is None else contract.by_type(quantization.dtype) or contract
 
 
 def _operands(node: Node) -> str | None:
@@ -71,10 +78,22 @@ def _tensors(node: Node, contract: Contract) -> str | None:
         if shape is None or not 1 <= len(shape) <= MAX_RANK or not all(shape):
             return f"takes static shapes of 1 to {MAX_RANK} dimensions, {tensor.name} has {_plain(shape)}"
         quantization = tensor.quantization
-        if quantization is not None and (quantization.per_channel or quantization.dtype != contract.activations):
+        if quantization is not None and (quantization.per_channel or contract.by_type(quantization.dtype) is None):
             kind = f"{quantization.dtype} per channel" if quantization.per_channel else quantization.dtype
-            return f"takes {contract.activations} with one scale, {tensor.name} is {kind}"
-    return None
+            return f"takes {' or '.join(contract.types)} with one scale, {tensor.name} is {kind}"
+    return None if node.op == "QuantizeLinear" else _one_type(node)
+
+
+def _one_type(node: Node) -> str | None:
+    """Whether the activations have several types; a constant matrix is a weight, any other operand is one of them."""
+    constants = [t for t in node.inputs if t is not None and t.constant is not None]
+    operands = constants if node.op in CONSTANT_OPERANDS - {"MatMul"} else []
+    tensors = (*node.activations, *operands, *node.outputs)
+    kinds = {t.quantization.dtype: t.name for t in tensors if t.quantization is not None}
+    if len(kinds) < 2:
+        return None
+    (first, a), (second, b), *_ = kinds.items()
+    return f"computes in one type, {a} is {first} and {b} is {second}"
 
 
 def _plain(shape: tuple[int | None, ...] | None) -> str:
@@ -109,6 +128,10 @@ def _matmul_form(node: Node, contract: Contract) -> str | None:
     first, second = node.required(0), node.required(1)
     if first.constant is None and second.constant is not None and len(second.dims) == 2:
         return _weight_form(node, contract)
+    constant = next((t for t in (first, second) if t.constant is not None and t.quantization is not None), None)
+    kind = contract.activations if constant is None or constant.quantization is None else constant.quantization.dtype
+    if constant is not None and kind != contract.activations:
+        return f"takes {contract.activations} operands, {constant.name} is {kind}"
     if contract.accumulator_bits == 16:
         return "of two tensors has no form with a 16-bit saturating accumulator"
     a, b = first.dims, second.dims
@@ -229,13 +252,24 @@ def _slice_form(node: Node, contract: Contract) -> str | None:
 
 
 def _table_form(node: Node, contract: Contract) -> str | None:
-    return "is a table of 256 entries, int16 has more values" if contract.activations == "int16" else None
+    if contract.activations != "int16":
+        return None
+    if contract.tables != "tflite" or node.op not in (*wide.FUNCTIONS, "Softmax"):
+        return "is a table of 256 entries, int16 has more values"
+    if node.op == "LeakyRelu" and wide.leak(node) <= 0:
+        return f"has a slope above 0 with int16, this one has {wide.leak(node):g}"
+    return None
 
 
 def _softmax_form(node: Node, contract: Contract) -> str | None:
-    if contract.symmetric:
+    if contract.symmetric and contract.activations != "int16":
         return f"has an output that begins at the smallest integer, the contract {contract.name} is symmetric"
     return _table_form(node, contract)
+
+
+def _requantize_form(node: Node, contract: Contract) -> str | None:
+    given = [t.name for t in (node.required(0), node.outputs[0]) if t.quantization is None]
+    return f"rescales quantized tensors, {given[0]} is not quantized" if given else None
 
 
 FORMS: Mapping[str, Callable[[Node, Contract], str | None]] = {
@@ -246,6 +280,7 @@ FORMS: Mapping[str, Callable[[Node, Contract], str | None]] = {
     "MatMul": _matmul_form,
     "MaxPool": _pool_form,
     "Pad": _pad_form,
+    "QuantizeLinear": _requantize_form,
     "ReduceMax": _reduce_form,
     "ReduceMean": _reduce_form,
     "ReduceMin": _reduce_form,

@@ -25,14 +25,19 @@ def upgrade(model: onnx.ModelProto, where: object) -> tuple[onnx.ModelProto, tup
     if given >= NATIVE:
         _without_constant_inputs(model)
         return model, ()
-    try:
-        converted = version_converter.convert_version(model, NATIVE)
-    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
-        cause = one_line(error)
-        what = f"is of opset {given} and cannot be converted to {NATIVE}: {cause}"
-        raise ModelError(what, where=where, fix=f"export it with opset {NATIVE} or newer") from error
+    converted = convert(model, NATIVE, where)
     _without_constant_inputs(converted)
     return converted, (f"opset {given} was converted to {NATIVE} by onnx.version_converter",)
+
+
+def convert(model: onnx.ModelProto, opset: int, where: object) -> onnx.ModelProto:
+    """``model`` at ``opset``, an other than its own; raises ``ModelError`` where onnx cannot convert it."""
+    given = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), NEWEST)
+    try:
+        return version_converter.convert_version(model, opset)
+    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
+        what = f"is of opset {given} and cannot be converted to {opset}: {one_line(error)}"
+        raise ModelError(what, where=where, fix=f"export it with opset {opset} or newer") from error
 
 
 def _without_constant_inputs(model: onnx.ModelProto) -> None:

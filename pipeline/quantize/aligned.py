@@ -47,11 +47,13 @@ def align(graph: Graph, encodings: Encodings, contract: Contract) -> Encodings:
 
 
 def _ratio(graph: Graph, node: Node, encodings: Encodings) -> float | None:
-    """``s_y / s_x`` of ``node`` with the clamp that is fused to it; ``None`` where one is not quantized."""
+    """``s_y / s_x`` of ``node`` with the clamp that is fused to it; ``None`` where one is not quantized, or int16."""
     clamp = fused_activation(graph, node)
     output = encodings.activations.get((node if clamp is None else clamp).outputs[0].name)
     source = encodings.activations.get(node.required(0).name)
-    return None if output is None or source is None else output.scale / source.scale
+    if output is None or source is None or "int16" in (source.dtype, output.dtype):
+        return None
+    return output.scale / source.scale
 
 
 def _aligned(encoding: WeightEncoding, ratio: float) -> WeightEncoding:

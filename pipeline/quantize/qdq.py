@@ -2,6 +2,7 @@
 
 The quantized file carries parameters; what its integers mean is the target's contract (``runtime.npu.contracts``).
 A tensor ``t`` becomes ``t`` -> QuantizeLinear -> ``t_quantized`` -> DequantizeLinear -> ``t_dequantized`` -> readers.
+Operators that compute in another type read it behind a second pair of that type, ``t_int16``.
 """
 
 from collections.abc import Mapping
@@ -14,26 +15,31 @@ from onnx import helper, numpy_helper
 
 from pipeline.errors import ModelError
 from pipeline.graph.model import complete_names
+from pipeline.graph.opsets import convert
 from pipeline.graph.view import Node, view
-from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
-from pipeline.quantize.weights import channel_bias, has_weight
+from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding, computed_in
+from pipeline.quantize.weights import channel_bias, has_weight, source_encoding
 
 
 def insert(model: onnx.ModelProto, encodings: Encodings) -> onnx.ModelProto:
     """``model`` with int8 weights, int32 biases and a pair on every activation that ``encodings`` names.
 
-    The model's input and output names and shapes stay.
+    The model's input and output names and shapes stay. With int16 activations it is of opset 21 or newer.
 
     Raises:
-        ModelError: an encoding names no tensor, or the model's operator set is too old for per-channel pairs.
+        ModelError: an encoding names no tensor, or the model's operator set is too old for per-channel pairs, or cannot
+            be converted to the one that int16 needs.
     """
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset < OPSET:
         raise ModelError(f"has opset {opset}, quantize/dequantize pairs need {OPSET}", fix="export it with a newer one")
+    if opset < WIDE_OPSET and any(e.dtype == "int16" for e in encodings.activations.values()):
+        model = convert(model, WIDE_OPSET, "int16 activations")
     return _Writer(model, encodings).write()
 
 
 OPSET = 13  # the first whose DequantizeLinear has an axis
+WIDE_OPSET = 21  # the first whose pairs take int16
 
 
 class _Writer:
@@ -49,7 +55,8 @@ class _Writer:
         self.renamed: dict[str, str] = {}
         self.written: set[str] = set()
         self.outputs = {o.name for o in model.graph.output}
-        self.views: Mapping[str, Node] = {n.name: n for n in view(self.result).nodes}
+        self.graph = view(self.result)
+        self.views: Mapping[str, Node] = {n.name: n for n in self.graph.nodes}
         activations = {v for n in model.graph.node for v in n.output} | {i.name for i in model.graph.input}
         self.taken = activations | set(self.constants)
         unknown = sorted(set(encodings.activations) - activations)
@@ -76,8 +83,9 @@ class _Writer:
         encoded = len(node.input) > 1 and node.input[1] in self.encodings.weights
         if seen is not None and encoded and has_weight(seen, self.encodings.activations):
             self._weights(copy, seen)
+        kind = None if seen is None else computed_in(self.graph, seen, self.encodings.activations)
         for index, name in enumerate(copy.input):
-            copy.input[index] = self.renamed.get(name, name)
+            copy.input[index] = self._read(name, kind)
         outputs = list(node.output)
         for index, name in enumerate(outputs):
             if name in self.outputs and name in self.encodings.activations:
@@ -99,9 +107,24 @@ class _Writer:
         self._add("DequantizeLinear", [quantized, *parameters], result)
         self.renamed[name] = result
 
+    def _read(self, name: str, kind: str | None) -> str:
+        """What an operator that computes in ``kind`` reads as ``name``."""
+        own, wanted = self.encodings.activations.get(name), self.encodings.read(name, kind)
+        result = self.renamed.get(name, name)
+        if own is None or wanted is None or wanted.dtype == own.dtype:
+            return result
+        converted = self._free(f"{name}_{wanted.dtype}")
+        if converted not in self.written:
+            self.written.add(converted)
+            parameters = self._activation_parameters(converted, wanted)
+            quantized = self._free(f"{converted}_quantized")
+            self._add("QuantizeLinear", [result, *parameters], quantized)
+            self._add("DequantizeLinear", [quantized, *parameters], converted)
+        return converted
+
     def _activation_parameters(self, name: str, encoding: ActivationEncoding) -> list[str]:
         scale = self._constant(f"{name}_scale", np.float32(encoding.scale))
-        return [scale, self._constant(f"{name}_zero_point", np.int8(encoding.zero_point))]
+        return [scale, self._constant(f"{name}_zero_point", np.array(encoding.zero_point, encoding.dtype))]
 
     def _weights(self, copy: onnx.NodeProto, node: Node) -> None:
         weight = node.required(1)
@@ -112,7 +135,7 @@ class _Writer:
         bias, values = node.input(2), channel_bias(node)
         if bias is None or values is None:
             return
-        activation = self.encodings.activations[node.required(0).name]
+        activation = source_encoding(self.graph, node, self.encodings)
         products = np.float32(activation.scale) * scales
         rounded = np.rint(values / products.astype(np.float64)).astype(np.int32)
         axis = None if encoding.axis is None else 0

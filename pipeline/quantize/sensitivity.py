@@ -84,7 +84,8 @@ def _row(step: Step, wire: str, name: str, isolated: Sequence[Mapping[str, NDArr
         together.add(real, found)
         low, high = min(low, float(real.min())), max(high, float(real.max()))
         if spec.scale is not None:
-            ends += int(np.isin(result[wire], (-128, 127)).sum())
+            limits = np.iinfo(spec.dtype)
+            ends += int(np.isin(result[wire], (limits.min, limits.max)).sum())
         values += real.size
         if axis is not None:
             per_channel.append(_by_channel(real, found, axis))

@@ -91,9 +91,11 @@ def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Real]) -> Iter
     integers = [engine.enter(image) for image in images]
     reals: list[dict[str, Real]] = [{real_name(engine, given): image} for image in images]
     for index, unit in enumerate(engine.units):
-        made = [floats.run(unit, values) for values in reals]
         feeds = [{t.wire: values[t.wire] for t in unit.piece.inputs} for values in integers]
-        node = nodes[unit.name]
+        if unit.name not in nodes:  # brings a tensor to another type: nothing that the float model computes
+            _convert(engine, unit, feeds, integers, reals)
+            continue
+        made, node = [floats.run(unit, values) for values in reals], nodes[unit.name]
         sole = all(counts[t.name] == 1 for t in node.inputs if t is not None and t.constant is not None)
         step = Step(engine, unit, node, sole, reals, made, feeds)
         yield step
@@ -103,6 +105,22 @@ def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Real]) -> Iter
             for tensor in uses.get(index, ()):
                 values.pop(tensor.wire, None)
                 real.pop(real_name(engine, tensor), None)
+
+
+def _convert(
+    engine: Engine,
+    unit: Unit,
+    feeds: Sequence[Mapping[str, Array]],
+    integers: Sequence[dict[str, Array]],
+    reals: Sequence[dict[str, Real]],
+) -> None:
+    """Add the unit's output to ``integers``, and to ``reals`` as what the float model has for its input."""
+    (source,), (result,) = unit.piece.inputs, unit.piece.outputs
+    for fed, values, real in zip(feeds, integers, reals, strict=True):
+        made = dict(fed)
+        engine.run_unit(unit, made)
+        values[result.wire] = made[result.wire]
+        real[real_name(engine, result)] = real[real_name(engine, source)]
 
 
 def real_name(engine: Engine, tensor: Tensor) -> str:

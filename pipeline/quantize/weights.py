@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.graph.view import Graph, Node
 from pipeline.graph.weighted import WEIGHTED, channel_axis
-from pipeline.quantize.encodings import ActivationEncoding, WeightEncoding
+from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding, computed_in
 from pipeline.quantize.scheme import Scheme
 
 BIAS_LIMIT = 2**30  # a bias must leave room in the int32 accumulator for the products
-SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**20  # of a channel without weights; products stay normal floats
+SMALLEST_PRODUCT = float(np.finfo(np.float32).tiny) * 2**20
+"""No bias has a smaller step, so that it stays a normal float32; it decides for channels without weights."""
 
 CLIPS = tuple(float(c) for c in np.linspace(1.0, 0.5, 26))
 """Shares of the largest weight that a scale may cover."""
@@ -21,7 +22,7 @@ Activations = Mapping[str, ActivationEncoding]
 
 
 def encode(
-    graph: Graph, activations: Activations, scheme: Scheme, least_error: bool = False
+    graph: Graph, encodings: Encodings, scheme: Scheme, least_error: bool = False
 ) -> Mapping[str, WeightEncoding]:
     """Symmetric int8 scales of every weight of ``graph``, by its name.
 
@@ -30,7 +31,7 @@ def encode(
 
     Args:
         graph: the float model.
-        activations: encodings of the activations.
+        encodings: those of the activations.
         scheme: what the target takes.
         least_error: whether scales clip where that lowers the squared error; else they cover all values.
 
@@ -39,9 +40,16 @@ def encode(
     """
     users: dict[str, list[Node]] = {}
     for node in graph.nodes:
-        if has_weight(node, activations):
+        if has_weight(node, encodings.activations):
             users.setdefault(node.required(1).name, []).append(node)
-    return {name: _encode(nodes, activations, scheme, least_error) for name, nodes in users.items()}
+    steps = {n.name: source_encoding(graph, n, encodings).scale for nodes in users.values() for n in nodes}
+    return {name: _encode(nodes, steps, scheme, least_error) for name, nodes in users.items()}
+
+
+def source_encoding(graph: Graph, node: Node, encodings: Encodings) -> ActivationEncoding:
+    """How ``node``, which has a weight, reads its first input."""
+    name = node.required(0).name
+    return encodings.read(name, computed_in(graph, node, encodings.activations)) or encodings.activations[name]
 
 
 def has_weight(node: Node, activations: Activations) -> bool:
@@ -66,7 +74,7 @@ def channel_bias(node: Node) -> NDArray[np.float64] | None:
     return np.broadcast_to(values.reshape(-1), (channels,))
 
 
-def _encode(nodes: Sequence[Node], activations: Activations, scheme: Scheme, least_error: bool) -> WeightEncoding:
+def _encode(nodes: Sequence[Node], sources: Mapping[str, float], scheme: Scheme, least_error: bool) -> WeightEncoding:
     axes = {channel_axis(n) if scheme.per_channel.get(n.op, False) else None for n in nodes}
     axis = axes.pop() if len(axes) == 1 else None
     values = nodes[0].required(1).real.astype(np.float64)
@@ -74,8 +82,9 @@ def _encode(nodes: Sequence[Node], activations: Activations, scheme: Scheme, lea
         raise ModelError("the weight holds values that are not finite", where=nodes[0].name, fix="check the checkpoint")
     rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
     steps = _least_error(rows) if least_error else np.abs(rows).max(axis=1) / 127
-    floors = [_bias_floor(node, activations, axis) for node in nodes]
-    scales = np.max([steps, np.full(steps.shape, SMALLEST_SCALE), *floors], axis=0)
+    floors = [_bias_floor(node, sources[node.name], axis) for node in nodes]
+    finest = min(1.0, *(sources[node.name] for node in nodes))
+    scales = np.max([steps, np.full(steps.shape, SMALLEST_PRODUCT / finest), *floors], axis=0)
     return WeightEncoding(tuple(scheme.scale(s) for s in scales), axis)
 
 
@@ -83,7 +92,7 @@ def _least_error(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each of ``rows`` [channels, values] the scale, of ``CLIPS`` that cut more and more, with least error."""
     whole = np.abs(rows).max(axis=1) / 127
     steps = whole[:, None] * np.array(CLIPS)
-    safe = np.maximum(steps, SMALLEST_SCALE)
+    safe = np.maximum(steps, SMALLEST_PRODUCT)
     errors = [
         ((np.clip(np.rint(rows / step[:, None]), -127, 127) * step[:, None] - rows) ** 2).sum(axis=1) for step in safe.T
     ]
@@ -91,12 +100,12 @@ def _least_error(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return best
 
 
-def _bias_floor(node: Node, activations: Activations, axis: int | None) -> NDArray[np.float64]:
+def _bias_floor(node: Node, source: float, axis: int | None) -> NDArray[np.float64]:
     """The smallest weight scales with which the bias still fits int32: ``|bias| / (s_x * s_w) <= BIAS_LIMIT``."""
     bias = channel_bias(node)
     if bias is None:
         return np.zeros(1) if axis is None else np.zeros(node.required(1).dims[axis])
     if not np.isfinite(bias).all():
         raise ModelError("the bias holds values that are not finite", where=node.name, fix="check the checkpoint")
-    floor = np.abs(bias) / (activations[node.required(0).name].scale * BIAS_LIMIT)
+    floor = np.abs(bias) / (source * BIAS_LIMIT)
     return floor.max().reshape(1) if axis is None else floor

@@ -107,8 +107,52 @@ class Done:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized file, before it is judged.
+
+    Attributes:
+        prepared: the float model as it was quantized.
+        calibration: what its activations took.
+        calibrated: images and their digest.
+        parts: the images that were learnt from and that decide.
+        journal: of the search.
+        found: what was kept, with its trials.
+        written: the model as whoever reads the file finds it.
+        notes: about the model and the images, each a sentence.
+    """
+
+    prepared: Prepared
+    calibration: Calibration
+    calibrated: Calibrated
+    parts: Split
+    journal: Journal
+    found: trials.Found
+    written: onnx.ModelProto
+    notes: tuple[str, ...]
+
+
 def run(order: Order, progress: Progress) -> Done:
-    """Do what ``order`` says.
+    """Do what ``order`` says; raises as ``quantize``."""
+    clock = Clock()
+    made = quantize(order, progress, clock)
+    prepared, found, judging = made.prepared, made.found, made.parts.judging
+    engine = Engine(made.written, order.target)
+    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
+    scored = score(engine, judging, [tap.read(image) for image in judging])
+    layers = sensitivities(engine, found.state.model, judging[:MOST_LAYER_IMAGES])
+    clock.lap("judging")
+    _save(order, found, made.calibrated, scored)
+    if not found.untried:
+        made.journal.finish()
+    notes = (*made.notes, *_untried(order, found), *_fallbacks(engine))
+    notes = (*notes, *_findings(prepared, made.calibration, found.state))
+    tried, left, placed = found.trials, found.untried, _placed(order, made.written)
+    return Done(order, made.calibrated, tried, left, scored, layers, placed, notes, clock.laps)
+
+
+def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
+    """Read, calibrate, quantize and write the file, and book the time of each.
 
     Raises:
         DataError: the images are missing, damaged, of another shape, not finite, or all one value.
@@ -116,7 +160,6 @@ def run(order: Order, progress: Progress) -> Done:
             written.
         ConfigError: an override of the recipe matches nothing.
     """
-    clock = _Clock()
     prepared = prepare(order.model, order.size)
     images = Images(order.calibration, prepared.shape, order.preparation, order.images)
     clock.lap("reading")
@@ -127,20 +170,10 @@ def run(order: Order, progress: Progress) -> Done:
     )
     journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
     found = _quantize(order, prepared, calibration, parts, journal, progress)
-    clock.lap("quantizing")
     written = _written(order.out, found.state)
-    engine = Engine(written, order.target)
-    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
-    scored = score(engine, parts.judging, [tap.read(image) for image in parts.judging])
-    layers = sensitivities(engine, found.state.model, parts.judging[:MOST_LAYER_IMAGES])
-    clock.lap("judging")
-    _save(order, found, calibrated, scored)
-    if not found.untried:
-        journal.finish()
-    notes = (*prepared.notes, *split_notes, *_untried(order, found), *_fallbacks(engine))
-    notes = (*notes, *_findings(prepared, calibration, found.state))
-    tried, left, placed = found.trials, found.untried, _placed(order, written)
-    return Done(order, calibrated, tried, left, scored, layers, placed, notes, clock.laps)
+    clock.lap("quantizing")
+    notes = (*prepared.notes, *split_notes)
+    return Quantized(prepared, calibration, calibrated, parts, journal, found, written, notes)
 
 
 def _written(path: Path, state: trials.State) -> onnx.ModelProto:
@@ -169,10 +202,11 @@ def missed(done: Done, min_sqnr: float | None) -> tuple[str, ...]:
     return (f"the outputs have {done.score.sqnr_db:.2f} dB, the floor is {min_sqnr:g} dB{because}",)
 
 
-class _Clock:
-    """Seconds by what they were spent on."""
+class Clock:
+    """Seconds by what they were spent on, in ``laps``."""
 
     def __init__(self) -> None:
+        """Start."""
         self.laps: dict[str, float] = {}
         self._last = time.perf_counter()
 

@@ -76,7 +76,7 @@ class QuantizationScheme(_Model):
         source: where it is said, and what else the target takes.
     """
 
-    activations: Literal["int8"]
+    activations: Literal["int8", "int16"]
     symmetric: bool = False
     shared_scales: tuple[str, ...] = ()
     weights: Mapping[str, Literal["per_channel", "per_tensor"]]

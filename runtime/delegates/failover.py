@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from runtime.errors import DeviceError
 from runtime.npu.chip import Chip, Job
 from runtime.npu.device import Device
+from runtime.npu.faults import LOADING
 from runtime.tensors import Tensors
 
 LONGEST_WAIT = 64
@@ -63,6 +64,14 @@ class Supervisor:
     _device_ms: float | None = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def load(self, device: Device) -> None:
+        """Put a program on the device; where that fails, the host computes until the device is asked again."""
+        try:
+            self.chip.load(device)
+        except DeviceError as error:
+            with self._lock:
+                self._failed(error, LOADING)
+
     def run(self, device: Device, tensors: Tensors, frame: int) -> Tensors:
         """The program's outputs for a frame, from the device or, bit for bit the same, from the host.
 
@@ -79,6 +88,7 @@ class Supervisor:
             job = self.chip.run(device, tensors, frame)
         except DeviceError as error:
             with self._lock:
+                self._on_host += 1
                 self._failed(error, frame)
             return device.run(tensors)
         with self._lock:
@@ -86,13 +96,13 @@ class Supervisor:
         return job.outputs
 
     def _failed(self, error: DeviceError, frame: int) -> None:
-        self._on_host += 1
         self._failures[error.kind] += 1
         self._in_a_row += 1
         wait = min(2 ** (self._in_a_row - 1), LONGEST_WAIT)
         self._retry = frame + wait
         again = f"asked again in {wait} frame{'s' if wait > 1 else ''}"
-        self.say(f"frame {frame}: {error}; the host computes, with the same bits; the device is {again}")
+        when = "loading" if frame == LOADING else f"frame {frame}"
+        self.say(f"{when}: {error}; the host computes, with the same bits; the device is {again}")
 
     def _succeeded(self, job: Job, frame: int) -> None:
         if self._in_a_row:

@@ -40,7 +40,10 @@ class NpuDelegate:
             raise ProgramError(str(error), where=where) from error
         _compare(program, partition, bundle, where)
         device = Device(program, fast=self.fast)
-        return device if self.supervisor is None else Supervised(device, self.supervisor)
+        if self.supervisor is None:
+            return device
+        self.supervisor.load(device)
+        return Supervised(device, self.supervisor)
 
 
 def _compare(program: Program, partition: PartitionEntry, bundle: Bundle, where: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from runtime.errors import DeviceError, ProgramError
 from runtime.npu.device import Device
-from runtime.npu.faults import Fault, FaultKind
+from runtime.npu.faults import LOADING, Fault, FaultKind
 from runtime.npu.kernels import Values
 from runtime.npu.machine import Flip, HardwareError, Machine
 from runtime.npu.program import Program
@@ -51,6 +51,10 @@ class Chip:
     faults: Sequence[Fault] = ()
     seed: int = 0
     _machines: dict[Device, Machine] = field(default_factory=dict)
+
+    def load(self, device: Device) -> None:
+        """Put a program on the device; raises ``DeviceError`` for a fault that the driver notices then."""
+        self._refuse({fault.kind for fault in self.faults if fault.covers(LOADING)}, device.program, None)
 
     def run(self, device: Device, tensors: Tensors, frame: int) -> Job:
         """Run a loaded program once, for a frame; they count from 0.

@@ -2,8 +2,10 @@
 
 A contract's name is that of a preset, with modifiers where a chip differs from it: ``tflite-r1``, ``tflite-r2+uint8``,
 ``pot-r9-half-up+acc16``. Only combinations that some documented runtime or chip has are legal; any other one is an
-error that names the nearest. Common to all: ``real = scale * (q - zero_point)``, symmetric int8 weights, padding counts
-as zero (that is, as the zero point), the output's zero point is added after rounding, then the output is clamped.
+error that names the nearest. Two names joined by a slash, ``tflite-r1/tflite-r8``, are a chip that computes in both
+types: each instruction by the contract of its output's type. Common to all: ``real = scale * (q - zero_point)``,
+symmetric int8 weights, padding counts as zero (that is, as the zero point), the output's zero point is added after
+rounding, then the output is clamped.
 The arithmetic itself is in ``runtime.npu.requantize``.
 """
 
@@ -20,6 +22,9 @@ from runtime.errors import ProgramError
 from runtime.npu.requantize import RULES, Integers, Rule, quantize_factor
 
 Activations = Literal["int8", "uint8", "int16"]
+
+PRODUCTS = frozenset({"conv2d", "conv_transpose2d", "fully_connected", "matmul"})
+"""Opcodes that sum products."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,11 @@ class Contract:
             TOSA's reciprocal_scale of the centred sum; ``scaled``: the centred sum times a factor 1/n by the rule.
         mean: ``folded``: 1/n is folded into the integer multiplier (TFLite); ``scaled``: into the real factor.
         tables: how Sigmoid, Tanh and HardSwish become tables: ``tflite`` fixed point, or ``float64`` to the nearest,
-            ties to even. All other functions are ``float64``.
+            ties to even. All other functions are ``float64``, and have no form with int16 under ``tflite``.
         source: whose arithmetic it is.
+        products: ``same``: all accumulators are requantized by ``rule``; ``r8``: sums of products by rule R8 from
+            ``accumulator_bits``, everything else by ``rule`` from 32 bits (TFLite with int16 activations).
+        wide: the contract of int16 activations where the chip has both types.
     """
 
     name: str
@@ -58,6 +66,27 @@ class Contract:
     mean: Literal["folded", "scaled"]
     tables: Literal["tflite", "float64"]
     source: str
+    products: Literal["same", "r8"] = "same"
+    wide: "Contract | None" = None
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The activation types it computes with, the narrowest first."""
+        return (self.activations,) if self.wide is None else (self.activations, self.wide.activations)
+
+    def by_type(self, dtype: str) -> "Contract | None":
+        """The contract of activations of type ``dtype``; ``None`` where it computes with no such."""
+        if dtype == self.activations:
+            return self
+        return None if self.wide is None else self.wide.by_type(dtype)
+
+    def of(self, opcode: str) -> "Contract":
+        """The contract by which an instruction is requantized: see ``products``."""
+        if self.products == "same":
+            return self
+        if opcode in PRODUCTS:
+            return replace(self, rule="r2", multiplier_bits=15, products="same")
+        return replace(self, accumulator_bits=32, products="same")
 
     @property
     def arithmetic(self) -> Rule:
@@ -112,12 +141,12 @@ _PRESETS = (
     _tflite("tflite-r2", "r2", 31, f"{_TFLM}, built with TFLITE_SINGLE_ROUNDING; CMSIS-NN likewise"),
     _tflite("litert-r6", "r6", 53, "LiteRT's reference FULLY_CONNECTED since commit 7743831"),
     replace(
-        _tflite("tflite-r8", "r2", 15, f"{_TFLM}: int16 activations, int8 weights, 64-bit accumulators of 48 bits"),
+        _tflite("tflite-r8", "r1", 31, f"{_TFLM}: int16 activations, int8 weights, 64-bit accumulators of 48 bits"),
         accumulator_bits=48,
         activations="int16",
         symmetric=True,
         add_shift=15,
-        tables="float64",
+        products="r8",
     ),
     replace(_tflite("tosa-r2", "r2", 31, f"{_TOSA}: SINGLE_ROUND"), average_pool="reciprocal", tables="float64"),
     replace(_tflite("tosa-r3", "r3", 31, f"{_TOSA}: DOUBLE_ROUND"), average_pool="reciprocal", tables="float64"),
@@ -178,9 +207,11 @@ def find_contract(name: str) -> Contract:
     """The contract called ``name``: a preset, or a preset with modifiers.
 
     Raises:
-        ProgramError: no such preset or modifier, or a combination that nothing is known to have; the message names the
-            nearest one.
+        ProgramError: no such preset or modifier, or a combination that nothing is known to have, the message names the
+            nearest one; two that are not of 8 bits and of int16.
     """
+    if "/" in name:
+        return _both(name)
     base, *modifiers = name.split("+")
     contract = CONTRACTS.get(base)
     if contract is None:
@@ -198,7 +229,19 @@ def find_contract(name: str) -> Contract:
     return found
 
 
+def _both(name: str) -> Contract:
+    narrow, wide = (find_contract(part) for part in name.split("/", 1))
+    if narrow.activations == "int16" or wide.activations != "int16":
+        raise ProgramError(
+            f"{name}: {narrow.name} computes with {narrow.activations}, {wide.name} with {wide.activations}",
+            fix="a contract of two types names one of 8 bits first and one of int16 behind the slash",
+        )
+    return replace(narrow, name=name, wide=wide)
+
+
 def _legal(contract: Contract) -> bool:
+    if contract.products == "r8":
+        return contract.activations == "int16" and contract.symmetric and contract.accumulator_bits in (40, 48)
     key = (contract.rule, contract.multiplier_bits)
     if key not in _LEGAL:
         return False

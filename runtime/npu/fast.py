@@ -13,14 +13,14 @@ from runtime.npu.kernels.softmax import exponential_table, softmax_by_table
 from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
 from runtime.npu.lowering.host import integer_kernels_exact, open_session, prefers_unsigned
 from runtime.npu.lowering.values import Range
-from runtime.npu.onnx_writer import Graph, Port
+from runtime.npu.onnx_writer import Port
 from runtime.npu.plain import run_plain
 from runtime.npu.requantize import Integers
 from runtime.tensors import TensorSpec
 
 SIGN = np.uint8(128)
 
-TABLES = frozenset({"lookup", "requantize"})
+TABLES = frozenset({"lookup", "requantize", "sigmoid", "tanh"})
 """Opcodes with one input whose output depends on that one value."""
 
 
@@ -54,6 +54,19 @@ class TableStep:
         """See ``Step``."""
         found = values[self.source].tobytes().translate(self.table)
         values[self.output.name] = np.frombuffer(found, self.output.dtype).reshape(self.output.shape)
+
+
+@dataclass(frozen=True)
+class WideTableStep:
+    """One instruction from or to int16 as a table of all its outputs, indexed by the input's bits."""
+
+    source: str
+    name: str
+    table: Values
+
+    def run(self, values: MutableMapping[str, Values]) -> None:
+        """See ``Step``."""
+        values[self.name] = np.take(self.table, values[self.source].view(f"u{values[self.source].itemsize}"))
 
 
 @dataclass(frozen=True)
@@ -94,11 +107,24 @@ class SessionStep:
         """See ``Step``."""
         feeds = {f"in{i}": values[name] for i, name in enumerate(self.inputs)}
         if self.raised:
-            feeds = {name: value.view(np.uint8) ^ SIGN for name, value in feeds.items()}
+            feeds = {n: value.view(np.uint8) ^ SIGN if value.dtype == np.int8 else value for n, value in feeds.items()}
         found = self.session.run(None, feeds)
         if self.raised:
-            found = [(value ^ SIGN).view(np.int8) for value in found]
+            found = [(value ^ SIGN).view(np.int8) if value.dtype == np.uint8 else value for value in found]
         values.update(zip(self.outputs, found, strict=True))
+
+
+@dataclass(frozen=True)
+class _Unopened:
+    """A ``SessionStep`` whose session is not open yet."""
+
+    model: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    raised: bool
+
+    def open(self, threads: int, alone: bool) -> SessionStep:
+        return SessionStep(open_session(self.model, threads, alone), self.inputs, self.outputs, self.raised)
 
 
 def prepare(
@@ -130,7 +156,7 @@ class _Plan:
         self.integer_kernels, self.unsigned = integer_kernels_exact(), prefers_unsigned()
         self.ranges: dict[str, Range] = {name: _full_range(spec) for name, spec in specs.items()}
         self.constants: dict[str, Values] = {}
-        self.steps: list[Step] = []
+        self.steps: list[Step | _Unopened] = []
         self.segment = _Segment(Builder(self.integer_kernels, self.unsigned))
 
     def add(self, operation: Operation, needed: set[str]) -> None:
@@ -150,10 +176,15 @@ class _Plan:
     def finish(self, outputs: set[str]) -> tuple[Step, ...]:
         """All steps."""
         self._close(outputs)
-        return tuple(self.steps)
+        alone = sum(isinstance(step, _Unopened) for step in self.steps) == 1
+        opened: list[Step] = []
+        while self.steps:
+            step = self.steps.pop(0)  # so that a model is let go of once its session is open
+            opened.append(step.open(self.threads, alone) if isinstance(step, _Unopened) else step)
+        return tuple(opened)
 
     def _close(self, needed: set[str]) -> None:
-        self.steps += self.segment.finish(self.specs, needed, self.threads)
+        self.steps += self.segment.finish(self.specs, needed)
         self.segment = _Segment(Builder(self.integer_kernels, self.unsigned))
 
     def _constant(self, operation: Operation) -> None:
@@ -201,7 +232,7 @@ class _Segment:
         self.inputs.append(spec.name)
         self.values[spec.name] = Value(spec, range_, raw=port.name)
 
-    def finish(self, specs: Mapping[str, TensorSpec], needed: set[str], threads: int) -> list[Step]:
+    def finish(self, specs: Mapping[str, TensorSpec], needed: set[str]) -> list[_Unopened]:
         """The session that gives the tensors in ``needed``; empty when there is nothing to run."""
         outputs = tuple(name for name in self.written if name in needed)
         if not outputs:
@@ -211,30 +242,30 @@ class _Segment:
             port = Port(f"out{index}", self.builder.held_as(specs[name].dtype)[0], specs[name].shape)
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
-        held = any(self.builder.held_as(specs[name].dtype)[1] for name in outputs)
-        model = graph.model()
-        self.builder.graph = Graph()  # nothing more is added: let go of the constants before the session copies them
-        del graph
-        return [SessionStep(open_session(model, threads), tuple(self.inputs), outputs, held)]
+        held = any(self.builder.held_as(specs[name].dtype)[1] for name in (*self.inputs, *outputs))
+        return [_Unopened(graph.model(), tuple(self.inputs), outputs, held)]
 
 
 def _alone(operation: Operation) -> Step:
     """What runs an instruction that has no lowering."""
-    if operation.instruction.opcode == "softmax" and operation.contract.activations != "int16":
+    if operation.instruction.opcode == "softmax":
         return SoftmaxStep(operation, exponential_table(operation))
     return _table(operation) or PlainStep(operation)
 
 
-def _table(operation: Operation) -> TableStep | None:
+def _table(operation: Operation) -> TableStep | WideTableStep | None:
     """The instruction as a table, or ``None`` where it is none or some value leaves the accumulator."""
-    dtype = operation.contract.activations
-    if operation.instruction.opcode not in TABLES or dtype == "int16":
+    if operation.instruction.opcode not in TABLES:
         return None
+    source, result = operation.inputs[0], operation.output
+    bits = np.arange(1 << 16, dtype=np.uint16) if source.dtype == "int16" else np.arange(256, dtype=np.uint8)
     try:
-        table = KERNELS[operation.instruction.opcode](operation, (np.arange(256).astype(np.uint8).view(dtype),))
+        table = KERNELS[operation.instruction.opcode](operation, (bits.view(source.dtype),))
     except ProgramError:  # the plain kernel reports it if the value occurs
         return None
-    return TableStep(operation.instruction.inputs[0], operation.output, table.tobytes())
+    if "int16" in (source.dtype, result.dtype):
+        return WideTableStep(source.name, result.name, table)
+    return TableStep(source.name, result, table.tobytes())
 
 
 def _full_range(spec: TensorSpec) -> Range:

@@ -56,8 +56,9 @@ def unpack(instruction: Instruction, span: tuple[int, int], lanes: int, block: N
         array = instruction.constants[name]
         length = _stored(instruction, name, span, lanes)
         raw = block[offset : offset + length].view(array.dtype.newbyteorder("<"))
-        shape = array.shape if instruction.opcode not in WEIGHTED else (span[1] - span[0], *array.shape[1:])
-        values = _straight(raw, shape, lanes) if name == "weight" else raw.reshape(shape)
+        weighted = instruction.opcode in WEIGHTED
+        shape = (span[1] - span[0], *array.shape[1:]) if weighted else array.shape
+        values = _straight(raw, shape, lanes) if weighted and name == "weight" else raw.reshape(shape)
         found[name] = values.astype(array.dtype)
         offset += _up(length)
     return found

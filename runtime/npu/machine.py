@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import KERNELS, Operation, Values
+from runtime.npu.needs import Need, Region
 from runtime.npu.plain import operations
 from runtime.npu.program import Program
 from runtime.npu.schedule import NONE, PARAMETERS, WHOLE, Buffer, Command, Schedule
-from runtime.npu.tiles import Need, Region, channel_axis, cut, index, need, regions, size, tensor_bytes
+from runtime.npu.tiles import channel_axis, cut, index, need, regions, size, tensor_bytes
 from runtime.tensors import TensorSpec
 
 Bytes = NDArray[np.uint8]
+
+
+INDICES = tuple((name + end, axis) for name, axis in (("rows", 2), ("columns", 3)) for end in ("", "_low", "_high"))
+"""Constants that point into an input, and along which axis."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def _piece_of(operation: Operation, region: Region, constants: layout.Constants 
     item = operation.instruction
     if constants is None or item.opcode in layout.WEIGHTED:
         return cut(operation, region, constants)
-    for name, axis in (("rows", 2), ("columns", 3)):
+    for name, axis in INDICES:
         indices = constants.get(name)
         limit = operation.inputs[0].shape[axis] if indices is not None else 0
         if indices is not None and not all(0 <= int(i) < limit for i in indices):

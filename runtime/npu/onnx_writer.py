@@ -20,6 +20,7 @@ ELEMENT_TYPES: Mapping[str, int] = {
     "int32": 6,
     "int64": 7,
     "float64": 11,
+    "uint64": 13,
 }
 """``TensorProto.DataType`` by numpy name."""
 

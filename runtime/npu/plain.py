@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 from runtime.errors import ProgramError
-from runtime.npu.contracts import find_contract
+from runtime.npu.contracts import Contract, find_contract
 from runtime.npu.kernels import KERNELS, Operation, Values
-from runtime.npu.program import Program
+from runtime.npu.program import Instruction, Program
+from runtime.tensors import TensorSpec
 
 
 def operations(program: Program) -> tuple[Operation, ...]:
-    """The program's instructions with the specs of their tensors and the contract.
+    """The program's instructions with the specs of their tensors, and for each the contract it is requantized by.
 
     Raises:
         ProgramError: the contract is not known.
@@ -17,9 +18,14 @@ def operations(program: Program) -> tuple[Operation, ...]:
     contract = find_contract(program.contract)
     specs = {spec.name: spec for spec in program.tensors}
     return tuple(
-        Operation(item, tuple(specs[name] for name in item.inputs), specs[item.output], contract)
+        Operation(item, tuple(specs[name] for name in item.inputs), specs[item.output], _of(item, specs, contract))
         for item in program.instructions
     )
+
+
+def _of(item: Instruction, specs: Mapping[str, TensorSpec], contract: Contract) -> Contract:
+    """The contract of the output's type, which a verified program has."""
+    return (contract.by_type(specs[item.output].dtype) or contract).of(item.opcode)
 
 
 def run_plain(operation: Operation, values: Mapping[str, Values]) -> Values:

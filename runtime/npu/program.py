@@ -8,7 +8,8 @@ of the contract's type):
 opcode                  attributes; constants
 ======================  =====================================================================================
 ``conv2d``              strides (2), pads (top, left, bottom, right), dilations (2), group, act_min, act_max;
-                        weight int8 [O, I/group, kh, kw], bias int32 [O], multiplier [O], shift [O]
+                        weight int8 [O, I/group, kh, kw], bias int32 [O] (or int64 where accumulators are wider),
+                        multiplier [O], shift [O]
 ``conv_transpose2d``    the same; pads are cut off the result
 ``fully_connected``     act_min, act_max; weight int8 [O, K], bias int32 [O], multiplier [O], shift [O]
 ``matmul``              act_min, act_max; multiplier [1], shift [1]; two activations [..., M, K] and [..., K, N]
@@ -20,6 +21,8 @@ opcode                  attributes; constants
 ``requantize``          act_min, act_max; multiplier [1], shift [1]
 ``lookup``              table [256] of the activations' type, indexed from the smallest activation on
 ``softmax``             axis, diff_min; multiplier int32 [1], shift [1]; the output has scale 1/256
+``sigmoid, tanh``       int16: factor, right_shift of the input; the output has scale 1/32768
+``softmax_tables``      int16: axis; multiplier [1], shift [1], exp and reciprocal int16 [513]; scale 1/32768
 ``max_pool``            kernel (2), strides (2), pads (4)
 ``average_pool``        kernel (2), strides (2), pads (4); padding is not counted
 ``mean``                axes; multiplier [1], shift [1] of s_x / s_y (the kernel folds 1/n where the contract says so)

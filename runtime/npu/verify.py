@@ -48,9 +48,11 @@ def verify(program: Program) -> None:
     verify_schedule(program)
 
 
-def _verify_tensor(spec: TensorSpec, contract: Contract) -> None:
-    where, (low, high) = f"tensor {spec.name!r}", contract.limits
-    require(spec.dtype == contract.activations, f"type {spec.dtype!r} is not {contract.activations}", where)
+def _verify_tensor(spec: TensorSpec, whole: Contract) -> None:
+    where, contract = f"tensor {spec.name!r}", whole.by_type(spec.dtype)
+    if contract is None:
+        raise ProgramError(f"type {spec.dtype!r} is not {' or '.join(whole.types)}", where=where)
+    low, high = contract.limits
     scale, zero_point = spec.scale, spec.zero_point
     require(scale is not None and math.isfinite(scale) and scale > 0, f"scale {scale} is not above 0", where)
     inside = zero_point is not None and low <= zero_point <= high
@@ -88,7 +90,11 @@ def _verify_instruction(
         require(name in written, f"input {name!r} is used before it is written")
     require(instruction.output in specs, f"output {instruction.output!r} is not a declared tensor")
     require(instruction.output not in written, f"output {instruction.output!r} is written twice")
-    call = Call(instruction, tuple(specs[name] for name in instruction.inputs), specs[instruction.output], contract)
+    inputs, output = tuple(specs[name] for name in instruction.inputs), specs[instruction.output]
+    if instruction.opcode != "requantize":
+        for spec in inputs:
+            require(spec.dtype == output.dtype, f"{spec.name!r} is {spec.dtype}, {output.name!r} is {output.dtype}")
+    call = Call(instruction, inputs, output, (contract.by_type(output.dtype) or contract).of(instruction.opcode))
     shape = opcode.rule(call)
     have_shape = call.output.shape
     require(shape == have_shape, f"its output has shape {shape}, but {call.output.name!r} declares {have_shape}")

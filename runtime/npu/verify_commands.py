@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import Operation
+from runtime.npu.needs import Need, Region
 from runtime.npu.program import Instruction, Program
 from runtime.npu.schedule import NONE, PARAMETERS, WHOLE, Buffer, Command, Schedule
-from runtime.npu.tiles import IN_PLACE, Need, Region, channel_axis, tensor_bytes
+from runtime.npu.tiles import IN_PLACE, channel_axis, tensor_bytes
 
 MAX_COMMANDS = 1 << 16
 MAX_STEPS = 1 << 20

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import Operation
+from runtime.npu.needs import Need, Region
 from runtime.npu.plain import operations as plain_operations
 from runtime.npu.program import Program
 from runtime.npu.schedule import ALIGNMENT, Estimates, Schedule
-from runtime.npu.tiles import Need, Region, channel_axis, need, regions, tensor_bytes
+from runtime.npu.tiles import channel_axis, need, regions, tensor_bytes
 from runtime.npu.verify_commands import MAX_STEPS, follow, named, require
 
 MAX_TILES = 1 << 15

@@ -99,6 +99,23 @@ def test_selftest_passes(capsys, tiny_bundle):
     assert "self-test passed: 0 of 960 bytes differ, over 2 golden vectors" in out
 
 
+def test_selftest_survives_a_device_that_fails(capsys, tiny_bundle):
+    code, out, err = run(capsys, "selftest", tiny_bundle, "--inject", "memory@load", "--inject", "lost@1")
+    assert code == 0
+    assert "device: 1 of 2 jobs, the host computed 1; failures: 1 lost, 1 memory; came back 1 times" in out
+    assert "self-test passed: 0 of 960 bytes differ, over 2 golden vectors" in out
+    assert "loading: the device is out of memory" in err
+    code, out, _ = run(capsys, "selftest", tiny_bundle, "--inject", "timeout@0", "--json")
+    assert (code, json.loads(out)["health"]["failures"]) == (0, {"timeout": 1})
+
+
+def test_selftest_finds_bits_that_flip_unnoticed(capsys, tiny_bundle):
+    code, out, _ = run(capsys, "selftest", tiny_bundle, "--inject", "weights@0+2")
+    assert code == 1
+    assert "a bit flipped unnoticed: frame 0: " in out
+    assert "self-test FAILED" in out
+
+
 def test_selftest_fails(capsys, tmp_path, tiny_bundle):
     path = broken_golden(tmp_path, tiny_bundle)
     code, out, _ = run(capsys, "selftest", path)

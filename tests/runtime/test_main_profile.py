@@ -23,7 +23,11 @@ def test_profile(capsys, tiny_bundle):
     assert lines[9].split()[2:] == ["16.5000", "15000000", "1500", "-"]
     assert lines[10].startswith("memory: sram ")
     assert " of 1200 bytes, dram " in lines[10]
-    assert lines[11] == "not public, so not counted: power_w, launch_s"
+    (least,) = [line for line in lines if line.startswith("accumulators: ")]
+    assert least == (
+        "accumulators: whatever the input, 12 of 32 bits are never used in conv_a, which has the least room"
+    )
+    assert lines[-1] == "not public, so not counted: power_w, launch_s"
 
 
 def test_profile_as_json_and_as_a_trace(capsys, tmp_path, split_bundle):
@@ -49,9 +53,11 @@ def test_a_profile_of_a_program_without_estimates(capsys, tmp_path, tiny_bundle)
     assert code == 0
     assert "programs/0.npup: carries no estimates; package it again for a profile" in out
     code, out, _ = run(capsys, "profile", tmp_path / "bare.npub", "--json")
-    assert json.loads(out)["programs"] == [
-        {"program": "programs/0.npup", "estimates": None, "memories": [], "layers": []}
-    ]
+    (program,) = json.loads(out)["programs"]
+    first = program.pop("accumulators")[0]
+    assert program == {"program": "programs/0.npup", "estimates": None, "memories": [], "layers": []}
+    assert first["name"] == "conv_a"
+    assert first["spare_bits"] == 31 - max(first["high"], -1 - first["low"]).bit_length() == 12
     assert "carries no estimates" in run(capsys, "info", tmp_path / "bare.npub")[1]
 
 

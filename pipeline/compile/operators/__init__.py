@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Mapping
 
-from pipeline.compile.operators import elementwise, movement, pooling, products, tables
+from pipeline.compile.operators import elementwise, movement, pooling, products, tables, wide
 from pipeline.compile.operators.lowering import Lowering, Made
 
 __all__ = ["LOWERINGS", "Lowering", "Made"]
 
-LOWERINGS: Mapping[str, Callable[[Lowering], list[Made]]] = {
+Lower = Callable[[Lowering], list[Made]]
+
+
+def _typed(narrow: Lower, int16: Lower) -> Lower:
+    """The lowering by the type of the output."""
+    return lambda op: (int16 if op.contract.activations == "int16" else narrow)(op)
+
+
+LOWERINGS: Mapping[str, Lower] = {
     "Add": elementwise.add,
     "AveragePool": pooling.average_pool,
     "Clip": elementwise.clamp,
@@ -27,6 +35,7 @@ LOWERINGS: Mapping[str, Callable[[Lowering], list[Made]]] = {
     "Mul": elementwise.mul,
     "PRelu": elementwise.prelu,
     "Pad": movement.pad,
+    "QuantizeLinear": elementwise.requantize,
     "ReduceMax": pooling.reduce_extreme,
     "ReduceMean": pooling.reduce,
     "ReduceMin": pooling.reduce_extreme,
@@ -35,7 +44,7 @@ LOWERINGS: Mapping[str, Callable[[Lowering], list[Made]]] = {
     "Reshape": movement.reshape,
     "Resize": movement.resize,
     "Slice": movement.slice_axes,
-    "Softmax": elementwise.softmax,
+    "Softmax": _typed(elementwise.softmax, wide.softmax),
     "SpaceToDepth": movement.space_to_depth,
     "Split": movement.split,
     "Squeeze": movement.reshape,
@@ -43,5 +52,6 @@ LOWERINGS: Mapping[str, Callable[[Lowering], list[Made]]] = {
     "Transpose": movement.transpose,
     "Unsqueeze": movement.reshape,
     **dict.fromkeys(tables.FUNCTIONS, tables.lookup),
+    **{op: _typed(tables.lookup, lower) for op, lower in wide.FUNCTIONS.items()},
 }
 """ONNX operator to the function that lowers it."""

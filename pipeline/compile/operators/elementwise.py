@@ -51,6 +51,12 @@ def clamp(op: Lowering) -> list[Made]:
     return op.one("requantize", {"act_min": low, "act_max": high}, fold(op.node, (factor,), op.contract), clamp=False)
 
 
+def requantize(op: Lowering) -> list[Made]:
+    """QuantizeLinear of a quantized tensor: to another scale, zero point or type."""
+    factor = op.contract.ratio((scale(op.source),), scale(op.output))
+    return op.one("requantize", {}, fold(op.node, (factor,), op.contract))
+
+
 def prelu(op: Lowering) -> list[Made]:
     """PRelu; source of both factors: ``activations.cc`` and ``prelu_common.cc`` of TensorFlow Lite (Micro)."""
     made, (first, slope) = op.operands()

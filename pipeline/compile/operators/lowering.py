@@ -31,7 +31,7 @@ class Lowering:
     Attributes:
         node: the operator.
         output: the tensor it writes: that of its fused clamp when it has one.
-        contract: the integer arithmetic to fold for.
+        contract: the integer arithmetic to fold for, that of the output's type.
         bounds: ``act_min`` and ``act_max`` of that clamp, or the whole range of the activations.
     """
 

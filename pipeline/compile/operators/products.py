@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compile.fold import conv_parameters, fold
-from pipeline.compile.operators.lowering import Lowering, Made
+from pipeline.compile.operators.lowering import Constants, Lowering, Made
 from pipeline.compile.windows import pads, rows_and_columns, transposed_pads
 from pipeline.errors import ModelError
 from runtime.npu.program import Attribute
@@ -20,7 +20,7 @@ def conv(op: Lowering) -> list[Made]:
         "pads": rows_and_columns(pads(op.node, kernel)),
         "group": op.node.int("group", 1),
     }
-    return op.one("conv2d", attributes, conv_parameters(op.node, _two(integers), op.output, op.contract))
+    return op.one("conv2d", attributes, _parameters(op, _two(integers)))
 
 
 def conv_transpose(op: Lowering) -> list[Made]:
@@ -34,7 +34,11 @@ def conv_transpose(op: Lowering) -> list[Made]:
         "pads": rows_and_columns(transposed_pads(op.node, kernel)),
         "group": group,
     }
-    return op.one("conv_transpose2d", attributes, conv_parameters(op.node, _two(swapped), op.output, op.contract))
+    return op.one("conv_transpose2d", attributes, _parameters(op, _two(swapped)))
+
+
+def _parameters(op: Lowering, weight: NDArray[np.generic]) -> Constants:
+    return conv_parameters(op.node, weight, op.output, op.contract.of("conv2d"))
 
 
 def _steps(op: Lowering, rank: int) -> dict[str, Attribute]:
@@ -60,7 +64,7 @@ def gemm(op: Lowering) -> list[Made]:
     values = _constant(op)
     transposed = op.node.op == "Gemm" and op.node.int("transB", 0) == 1
     matrix = values if transposed else np.ascontiguousarray(values.T)
-    return op.one("fully_connected", {}, conv_parameters(op.node, matrix, op.output, op.contract))
+    return op.one("fully_connected", {}, _parameters(op, matrix))
 
 
 def matmul(op: Lowering) -> list[Made]:
@@ -71,5 +75,5 @@ def matmul(op: Lowering) -> list[Made]:
     made, specs = op.operands()
     factor = op.contract.ratio(tuple(s.scale or 0.0 for s in specs), op.spec(op.output).scale or 1.0)
     inputs = tuple(s.name for s in specs)
-    product = op.instruction("matmul", {}, fold(op.node, (factor,), op.contract), inputs=inputs)
+    product = op.instruction("matmul", {}, fold(op.node, (factor,), op.contract.of("matmul")), inputs=inputs)
     return [*made, Made(product)]

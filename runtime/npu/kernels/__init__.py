@@ -8,7 +8,7 @@ gives an integer array. Semantics are those of the TensorFlow Lite reference ker
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from runtime.npu.kernels import arithmetic, convolution, movement, pooling, resizing
+from runtime.npu.kernels import arithmetic, convolution, movement, pooling, resizing, wide
 from runtime.npu.kernels.operation import Operation, Values
 from runtime.npu.kernels.softmax import softmax
 
@@ -31,6 +31,9 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
         "requantize": arithmetic.requantize,
         "lookup": arithmetic.lookup,
         "softmax": softmax,
+        "sigmoid": wide.sigmoid,
+        "tanh": wide.tanh,
+        "softmax_tables": wide.softmax_tables,
         "max_pool": pooling.max_pool,
         "average_pool": pooling.average_pool,
         "mean": pooling.mean,

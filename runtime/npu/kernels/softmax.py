@@ -83,7 +83,7 @@ def exponentials(operation: Operation, diff: Integers) -> Integers:
 
 def reciprocals(total: Integers) -> tuple[Integers, Integers]:
     """Of sums of exponentials: ``1 / total``, Q0.31, and by how much a product with it is shifted to the right."""
-    headroom = _leading_zeros(total)
+    headroom = leading_zeros(total)
     reciprocal = reciprocal_of_one_plus((total << headroom) - (INT32_MAX + 1))
     return reciprocal, _SUM_BITS - headroom + 31 - 8
 
@@ -109,7 +109,7 @@ def exponential_table(operation: Operation) -> Integers:
     return exponentials(operation, -np.arange(256))
 
 
-def _leading_zeros(values: Integers) -> Integers:
+def leading_zeros(values: Integers) -> Integers:
     """Leading zero bits of positive 32-bit integers; exact, as float64 holds them."""
     exponents: NDArray[np.int32] = np.frexp(values.astype(np.float64))[1]
     return 32 - exponents.astype(np.int64)

@@ -100,7 +100,7 @@ def resize_linear(builder: Builder, operation: Operation, inputs: tuple[Value, .
     zero, limits = value.zero, operation.contract.limits
     reach = (np.array([limits[0] << 20]), np.array([limits[1] << 20]))
     scaled = Scaling(lambda acc: operation.contract.divide(acc, 20), np.array([2.0**-20]), *reach, limits)
-    formula = fit_long(scaled, find_steps(scaled)) if operation.contract.activations != "int16" else None
+    formula = fit_long(scaled, find_steps(scaled))
     if formula is None:
         return None
     rows, columns = (_weights(operation, name, shape[axis]) for name, axis in (("rows", 2), ("columns", 3)))

@@ -4,20 +4,16 @@ A convolution of integers is exact in float32, in any order of summation, while 
 weights and the input's range prove it. Beyond that, pieces of the input channels are added up in float64.
 """
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide, scaling
+from runtime.npu.lowering.wide import HALF, Products, exact_pieces, halves, one_rounding, total
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide
 
 Shape = tuple[int, ...]
-
-Products = Callable[[str, NDArray[np.float32], NDArray[np.float32] | None], str]
-"""Append the sums of products of a value with a weight, plus a bias, and give their name."""
 
 INT16_LIMIT = 2**15 - 1
 
@@ -89,16 +85,13 @@ def raw_matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
 
 def matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """In float64, which is exact: the centred result's name, or ``None``."""
-    depth = operation.inputs[0].shape[-1]
-    corners = [depth * a * b for a in inputs[0].range for b in inputs[1].range]
-    zero, (low, high) = operation.output_zero(), operation.bounds()
-    scaled = scaling(
-        operation.contract,
-        (operation.constant("multiplier"), operation.constant("shift")),
-        (np.array([min(*corners, 0)]), np.array([max(*corners, 0)])),
-        (low - zero, high - zero),
-    )
-    formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
+    scaled = integer.two_scaling(operation, inputs, operation.inputs[0].shape[-1])
+    if operation.contract.activations == "int16":
+        factor = operation.constant("multiplier"), operation.constant("shift")
+        largest = np.maximum(np.abs(scaled.low), np.abs(scaled.high))
+        formula = one_rounding(operation.contract, *factor, largest)
+    else:
+        formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
     if formula is None:
         return None
     wide = [builder.cast(builder.centred(value), "float64") for value in inputs]
@@ -117,23 +110,23 @@ def saturates(operation: Operation, source: Range) -> bool:
 
 def _floating(builder: Builder, operation: Operation, source: Value, products: Products) -> str | None:
     """Sums of products with their bias, requantized; ``None`` when nothing is proven exact."""
-    if operation.contract.activations == "int16" or saturates(operation, source.range):
+    if saturates(operation, source.range):
         return None
     bias, sequence = operation.constant("bias"), _is_sequence(operation)
     weight, shape = operation.instruction.constants["weight"], _along(operation)
     low, high = integer.reach(weight, source.range)
-    parts = integer.products_scaling(operation, source.range)
-    x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
+    scalings = integer.products_scaling(operation, source.range)
     partial = max(-int((low + np.minimum(bias, 0)).min()), int((high + np.maximum(bias, 0)).max()))
-    if partial >= MAX_ACCUMULATOR:
-        made = _wide(builder, operation, (x, source.range), products, parts)
+    if source.spec.dtype == "int16" or partial >= MAX_ACCUMULATOR:
+        made = _wide(builder, operation, source, products, scalings)
     else:
-        formula = fit(parts, images=weight.ndim == 4)
+        x = _lifted(builder, operation, builder.centred(source)) if sequence else builder.centred(source)
+        formula = fit(scalings, images=weight.ndim == 4)
         if formula is None:
             return None
         extra = formula.bias if isinstance(formula, CorrectedFormula) else np.float32(0)
         acc = products(x, weight.astype(np.float32), bias.astype(np.float32) + extra)
-        made = formulas.scale(builder, acc, formula, parts[0].bounds, shape)
+        made = formulas.scale(builder, acc, formula, scalings[0].bounds, shape)
     if made is None or not sequence:
         return made
     return builder.node("Reshape", [made, builder.constant(np.array(operation.output.shape))])
@@ -162,34 +155,22 @@ def _along(operation: Operation) -> Shape:
     return (1,) * (len(operation.output.shape) - 1) + (channels,)
 
 
-def _wide(
-    builder: Builder, operation: Operation, source: tuple[str, Range], products: Products, scalings: Parts
-) -> str | None:
-    """As ``_floating`` for sums beyond float32: pieces of the input channels, added up in float64 with the bias."""
-    (name, range_), weight, formula = source, operation.instruction.constants["weight"], fit_wide(scalings)
-    low, high = integer.reach(weight, range_)
-    pieces = max(-int(low.min()), int(high.max())) // MAX_ACCUMULATOR + 1
+def _wide(builder: Builder, operation: Operation, source: Value, products: Products, scalings: Parts) -> str | None:
+    """As ``_floating`` for sums beyond float32, which are added up in float64 with the bias."""
+    weight, shape = operation.instruction.constants["weight"], _along(operation)
+    if source.spec.dtype == "int16":
+        largest = np.concatenate([np.maximum(np.abs(part.low), np.abs(part.high)) for part in scalings])
+        factor = operation.constant("multiplier"), operation.constant("shift")
+        formula, range_ = one_rounding(operation.contract, *factor, largest), HALF
+    else:
+        formula, range_ = fit_wide(scalings), source.range
+    pieces = exact_pieces(weight, range_)
     grouped = weight.ndim == 4 and operation.integer("group") > 1
-    parts = [part for part in np.array_split(np.arange(weight.shape[1]), pieces) if len(part)]
-    if formula is None or (grouped and pieces > 1) or not _all_exact(weight, parts, range_):
+    if formula is None or pieces is None or (grouped and len(pieces) > 1):
         return None
-    shape = _along(operation)
-    total = builder.constant(operation.constant("bias").astype(np.float64).reshape(shape))
-    for part in parts:
-        piece = name
-        if pieces > 1:
-            axis = 1 if weight.ndim == 4 else len(shape) - 1
-            limits = [builder.constant(np.array([end])) for end in (part[0], part[-1] + 1, axis)]
-            piece = builder.node("Slice", [piece, *limits])
-        exact = builder.cast(products(piece, weight[:, part].astype(np.float32), None), "float64")
-        total = builder.node("Add", [exact, total])
-    return formulas.scale_long(builder, total, formula, scalings[0].bounds, shape)
-
-
-def _all_exact(weight: NDArray[np.generic], parts: Sequence[NDArray[np.intp]], range_: Range) -> bool:
-    """Whether float32 holds every sum of each part."""
-    for part in parts:
-        low, high = integer.reach(weight[:, part], range_)
-        if max(-int(low.min()), int(high.max())) >= MAX_ACCUMULATOR:
-            return False
-    return True
+    parts = halves(builder, source) if source.spec.dtype == "int16" else [(builder.centred(source), 1.0)]
+    if _is_sequence(operation):
+        parts = [(_lifted(builder, operation, name), factor) for name, factor in parts]
+    bias = builder.constant(operation.constant("bias").astype(np.float64).reshape(shape))
+    acc = builder.node("Add", [total(builder, weight, parts, pieces, products), bias])
+    return formulas.scale_long(builder, acc, formula, scalings[0].bounds, shape)

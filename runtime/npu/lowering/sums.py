@@ -5,8 +5,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime.errors import ProgramError
 from runtime.npu.kernels import Operation
-from runtime.npu.lowering import formulas, integer
+from runtime.npu.lowering import formulas, integer, wide
 from runtime.npu.lowering.values import Builder, Value
+from runtime.npu.steps import MAX_ACCUMULATOR, fit
 
 _SUM_ERROR = 1.01 * 2.0**-24
 """Relative rounding error of each product and of their sum."""
@@ -21,7 +22,7 @@ _NUDGES = sorted(
 def add(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """``add`` and ``sub``: the centred result's name, or ``None``."""
     if operation.contract.activations == "int16":
-        return None
+        return wide.add(builder, operation, inputs)
     slopes = fit_slopes(operation, inputs)
     shape, names = operation.output.shape, [builder.centred(value) for value in inputs]
     same = all(spec.shape == shape for spec in operation.inputs)
@@ -66,10 +67,21 @@ def fit_slopes(operation: Operation, inputs: tuple[Value, ...]) -> tuple[np.floa
     return None
 
 
+def mul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """The product, exact in float32, and a proven formula; else a table: the centred result's name, or ``None``."""
+    scaled = integer.two_scaling(operation, inputs, 1)
+    fits = max(-int(scaled.low[0]), int(scaled.high[0])) < MAX_ACCUMULATOR
+    formula = fit([scaled], images=False) if fits and operation.contract.add != "float32" else None
+    if formula is None or operation.contract.activations == "int16":
+        return pair_table(builder, operation, inputs)
+    acc = builder.node("Mul", [builder.centred(value) for value in inputs])
+    return formulas.scale(builder, acc, formula, scaled.bounds, ())
+
+
 def pair_table(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """A two-input instruction as a table over all pairs of centred values: the centred result's name, or ``None``."""
     if operation.contract.activations == "int16":
-        return None
+        return wide.mul(builder, operation, inputs) if operation.instruction.opcode == "mul" else None
     rows, columns = (np.arange(value.range[0], value.range[1] + 1) for value in inputs)
     try:
         table = integer.grid(operation, rows, columns) - operation.output_zero()

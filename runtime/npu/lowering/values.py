@@ -28,12 +28,14 @@ class Value:
         range: the centred values it can take.
         raw: name of its integers, when they exist.
         centred: name of its centred float32 form, when that exists.
+        halves: names of its high and low half, see ``runtime.npu.lowering.wide``, when they exist.
     """
 
     spec: TensorSpec
     range: Range
     raw: str | None = None
     centred: str | None = None
+    halves: tuple[str, str] | None = None
 
     @property
     def zero(self) -> int:

@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import numpy as np
+
 from runtime.npu.rules.call import Call, Opcode, Shape, opcode, require
 
 MAX_INPUT_SHIFT = 22
 SOFTMAX_OUTPUT = (1 / 256, 0)
 """Scale of a softmax's output, and its zero point above the smallest activation (TFLite int8 contract)."""
+WIDE_OUTPUT = (1 / 32768, 0)
+"""Scale and zero point of what int16 sigmoid, tanh and softmax give (TFLite)."""
+LOOKUP_ENTRIES = 513
+"""Of a table that is interpolated over int16: 512 steps of 128, and the end of the last one."""
 
 
 def _add(call: Call) -> Shape:
@@ -54,13 +60,39 @@ def _softmax(call: Call) -> Shape:
     shape = call.inputs[0].shape
     call.integer("axis", 0, len(shape) - 1)
     call.integer("diff_min", -(2**31), 0)
-    require(call.contract.activations != "int16", "softmax has no int16 form")
+    require(call.contract.activations != "int16", "an int16 softmax is softmax_tables")
     call.constant("multiplier", "int32", (1,))
     call.constant("shift", "int32", (1,))
     multiplier, shift = (int(call.instruction.constants[name].astype(int)[0]) for name in ("multiplier", "shift"))
     require(2**30 <= multiplier < 2**31 and 0 <= shift <= 31, f"multiplier {multiplier}, shift {shift} are illegal")
     wanted = (SOFTMAX_OUTPUT[0], call.contract.limits[0] + SOFTMAX_OUTPUT[1])
     require((call.output.scale, call.output.zero_point) == wanted, f"its output must have scale and zero {wanted}")
+    return shape
+
+
+def _wide(call: Call) -> None:
+    """An int16 activation without zero point in 1/32768 of its own (TFLite's int16 kernels)."""
+    require(call.contract.activations == "int16", f"it takes int16, not {call.contract.activations}")
+    have = call.output.scale, call.output.zero_point
+    require(have == WIDE_OUTPUT, f"its output must have scale and zero point {WIDE_OUTPUT}")
+
+
+def _sigmoid(call: Call) -> Shape:
+    _wide(call)
+    call.integer("factor", 1, 2**15 - 1)
+    call.integer("right_shift", 0, 31)
+    return call.inputs[0].shape
+
+
+def _softmax_tables(call: Call) -> Shape:
+    _wide(call)
+    shape = call.inputs[0].shape
+    axis = call.integer("axis", 0, len(shape) - 1)
+    require(shape[axis] <= 2**16, f"{shape[axis]} exponentials may not fit int32")
+    call.scaling(1)
+    exp = call.constant("exp", "int16", (LOOKUP_ENTRIES,)).astype(np.int64)
+    call.constant("reciprocal", "int16", (LOOKUP_ENTRIES,))
+    require(int(exp.min()) >= 0 and int(exp[-2:].min()) > 0, "exp must not be negative, and be above 0 at 0")
     return shape
 
 
@@ -74,6 +106,9 @@ OPCODES: Mapping[str, Opcode] = MappingProxyType(
         "prelu": opcode(2, "act_min act_max", "multiplier shift", _prelu),
         "requantize": opcode(1, "act_min act_max", "multiplier shift", _requantize),
         "lookup": opcode(1, "", "table", _lookup),
+        "sigmoid": opcode(1, "factor right_shift", "", _sigmoid),
+        "tanh": opcode(1, "factor right_shift", "", _sigmoid),
+        "softmax_tables": opcode(1, "axis", "multiplier shift exp reciprocal", _softmax_tables),
         "softmax": opcode(1, "axis diff_min", "multiplier shift", _softmax),
     }
 )

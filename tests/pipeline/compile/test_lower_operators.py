@@ -210,7 +210,7 @@ def test_operator_is_what_onnx_runtime_computes(case):
 
 def test_every_operator_that_lowers_has_a_case():
     tested = {n.op for make in CASES.values() for n in view(make()).nodes}
-    assert tested == LOWERINGS.keys()
+    assert tested | {"QuantizeLinear"} == LOWERINGS.keys()  # which float models do not have: see test_int16_graphs
 
 
 FUSED = {

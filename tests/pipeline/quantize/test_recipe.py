@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from enginenets import SHAPE, net
+from pydantic import ValidationError
 from smallmodels import images, target
 
 from pipeline.errors import ConfigError
@@ -111,3 +112,11 @@ def test_the_split_is_even_and_disjoint():
     assert len(parts.judging) == 3
     assert not set(parts.learning) & set(parts.judging)
     assert max(parts.judging) > 15
+
+
+@pytest.mark.parametrize(
+    "more", [{"range": ("mse",)}, {"equalize": ("both",)}, {"overrides": ({"tensors": "a", "range": "mse"},)}]
+)
+def test_a_rescue_goes_with_extremes_alone(more):
+    with pytest.raises(ValidationError, match="should have rescue only with range minmax"):
+        Recipe.model_validate({"range": ("minmax",), "rescue": True, **more})

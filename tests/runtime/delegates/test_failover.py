@@ -13,7 +13,7 @@ from runtime.errors import DeviceError, ProgramError, UserError
 from runtime.npu.chip import THROTTLED, Chip
 from runtime.npu.device import Device
 from runtime.npu.encoding import dumps, loads
-from runtime.npu.faults import KINDS, Fault, parse_fault
+from runtime.npu.faults import KINDS, LOADING, Fault, parse_fault
 from runtime.session import Session
 
 IMAGES = [{"image": image} for image in tiny.golden_images(16)]
@@ -120,6 +120,18 @@ def test_without_faults_nothing_is_said_and_the_plain_kernels_do_as_well(tiny_bu
     assert health.on_host == 1
 
 
+@pytest.mark.parametrize(("fault", "failures"), [("memory@load", 1), ("lost@load+3", 2)])
+def test_a_device_that_fails_while_it_is_loaded_is_asked_again(tiny_bundle, fault, failures):
+    """It is asked again in frame 0, and where it still fails after twice the wait, in frame 2."""
+    found, expected, said, health = drill(tiny_bundle, fault, frames=5)
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+    assert said[0].startswith("loading: the device is ")
+    assert said[0].endswith("; the host computes, with the same bits; the device is asked again in 1 frame")
+    assert said[-1] == f"frame {0 if failures == 1 else 2}: the device is back"
+    assert sum(health.failures.values()) == failures
+    assert (health.jobs, health.on_host, health.recoveries) == (5, 2 * (failures - 1), 1)
+
+
 def test_the_wait_is_bounded(tiny_bundle):
     supervisor = Supervisor(Chip([Fault("lost", 0, 1000)]))
     session = Session(open_bundle(tiny_bundle), supervisor=supervisor)
@@ -154,6 +166,11 @@ def test_faults_are_written_as_fault_at_frame():
     assert parse_fault("lost@5") == Fault("lost", 5, 1)
     assert parse_fault("sram@0+10") == Fault("sram", 0, 10)
     assert [Fault("lost", 5, 2).covers(frame) for frame in (4, 5, 6, 7)] == [False, True, True, False]
+    assert parse_fault("memory@load") == Fault("memory", LOADING, 1)
+    assert parse_fault("lost@load+3").covers(1)
+    assert not parse_fault("lost@load+3").covers(2)
+    with pytest.raises(UserError, match=r"sram needs a frame \(while loading there are timeout, lost, memory\)"):
+        parse_fault("sram@load")
     assert KINDS == ("timeout", "lost", "memory", "sram", "weights", "throttle")
     for text in ("lost", "lost@", "lost@-1", "fire@3", "lost@3+0", "lost@3 ", "Lost@3", "lost@9999999999"):
         with pytest.raises(UserError, match=re.escape(f"{text!r} is not a fault (write")):

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from npu_networks import both_types
 from npu_programs import estimates, feeds, network, scheduled
 
 from runtime.errors import ProgramError
@@ -56,6 +57,8 @@ def programs():
         dumps(scheduled(item, estimates=estimates(item))),
         dumps(scheduled(item, 3000)),
         dumps(scheduled(item, 1500, 3000, ecc=True, estimates=estimates(item))),
+        dumps(both_types()),
+        dumps(scheduled(both_types(), 500)),
     ]
 
 

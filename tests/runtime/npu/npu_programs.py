@@ -24,8 +24,8 @@ def spec(name, shape, scale=0.5, zero_point=0):
 
 
 def scaling(factors, contract="tflite-r1"):
-    """``multiplier`` and ``shift`` constants of real factors."""
-    rule = find_contract(contract)
+    """``multiplier`` and ``shift`` constants of real factors under a contract, or one of its name."""
+    rule = find_contract(contract) if isinstance(contract, str) else contract
     pairs = [rule.quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
     return {
         "multiplier": np.array([m for m, _ in pairs], np.int64 if rule.multiplier_bits > 31 else np.int32),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from npu_programs import scaling, single
+from npu_programs import single
 
 from runtime.npu.contracts import find_contract
 from runtime.npu.program import Instruction, Program
@@ -12,6 +12,7 @@ from runtime.tensors import TensorSpec
 CONTRACTS = (
     "tflite-r1", "tflite-r2", "tosa-r2", "tosa-r3", "ort-r4", "litert-r6", "tflite-r8", "pot-r9-half-up",
     "pot-r9-half-even", "tflite-r1+uint8", "ort-r4+uint8", "tflite-r1+acc16", "pot-r9-half-up+acc48",
+    "pot-r9-half-even+acc48+int16",
 )  # fmt: skip
 
 
@@ -48,7 +49,17 @@ class Maker:
         return 2.0 ** rng.uniform(*span, count)
 
     def scaling(self, factors):
-        return scaling(factors, self.contract.name)
+        return self.of("add", factors)
+
+    def of(self, opcode, factors):
+        """Folded for ``opcode``: sums of products may have a multiplier of their own."""
+        rule = self.contract.of(opcode)
+        pairs = [rule.quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
+        dtype = np.int64 if rule.multiplier_bits > 31 else np.int32
+        return {
+            "multiplier": np.array([m for m, _ in pairs], dtype),
+            "shift": np.array([e for _, e in pairs], np.int32),
+        }
 
     def clamp(self):
         if self.rng.random() < 0.6:
@@ -95,7 +106,7 @@ class Maker:
         constants = {
             "weight": self.weight(outputs, x.shape[1] // group, *kernel),
             "bias": self.bias(outputs),
-            **self.scaling(self.factor(outputs)),
+            **self.of("conv2d", self.factor(outputs)),
         }
         return self.single("conv2d", [x], y, attributes, constants)
 
@@ -116,7 +127,7 @@ class Maker:
         constants = {
             "weight": self.weight(outputs, 2, *kernel),
             "bias": self.bias(outputs),
-            **self.scaling(self.factor(outputs)),
+            **self.of("conv2d", self.factor(outputs)),
         }
         return self.single("conv_transpose2d", [x], y, attributes, constants)
 
@@ -125,14 +136,18 @@ class Maker:
         leading = (1,) if self.rng.random() < 0.5 else (2, 3)
         x, y = self.spec("x", (*leading, features)), self.spec("y", (*leading, outputs))
         constants = {"weight": self.weight(outputs, features), "bias": self.bias(outputs)}
-        return self.single("fully_connected", [x], y, self.clamp(), {**constants, **self.scaling(self.factor(outputs))})
+        return self.single(
+            "fully_connected", [x], y, self.clamp(), {**constants, **self.of("conv2d", self.factor(outputs))}
+        )
 
     def matmul(self):
         m, k, n = self.rng.integers(1, 9, 3).tolist()
         batch = [(), (2,), (2, 3)][self.rng.integers(3)]
         shapes = [(*batch, m, k), (k, n) if self.rng.random() < 0.3 else (*batch, k, n)]
         a, b = (self.spec(name, shape) for name, shape in zip("ab", shapes, strict=True))
-        return self.single("matmul", [a, b], self.spec("y", (*batch, m, n)), self.clamp(), self.scaling(self.factor()))
+        return self.single(
+            "matmul", [a, b], self.spec("y", (*batch, m, n)), self.clamp(), self.of("matmul", self.factor())
+        )
 
     def _two(self, opcode, like=None, **more):
         shape = (1, 4, *self.rng.integers(1, 20, 2).tolist())
@@ -186,6 +201,22 @@ class Maker:
         x, dtype = self.image(), self.contract.activations
         table = self.rng.integers(self.low, self.high + 1, 256).astype(dtype)
         return self.single("lookup", [x], self.spec("y", x.shape), {}, {"table": table})
+
+    def sigmoid(self, opcode="sigmoid"):
+        x = self.image()
+        y = replace(self.spec("y", x.shape), scale=1 / 32768)
+        attributes = {"factor": int(self.rng.integers(1, 2**15)), "right_shift": int(self.rng.integers(0, 20))}
+        return self.single(opcode, [x], y, attributes)
+
+    def tanh(self):
+        return self.sigmoid("tanh")
+
+    def softmax_tables(self):
+        x = self.image()
+        y = replace(self.spec("y", x.shape), scale=1 / 32768)
+        falling = np.sort(self.rng.integers(1, 2**15, (2, 513)).astype(np.int16))
+        constants = {**self.scaling(self.factor(1, 3)), "exp": falling[0], "reciprocal": falling[1][::-1].copy()}
+        return self.single("softmax_tables", [x], y, {"axis": int(self.rng.integers(1, 4))}, constants)
 
     def softmax(self):
         x = self.image()
@@ -310,6 +341,8 @@ def has_form(opcode, contract):
     found = find_contract(contract)
     if opcode in ("lookup", "softmax"):
         return found.activations != "int16" and not (opcode == "softmax" and found.symmetric)
+    if opcode in ("sigmoid", "tanh", "softmax_tables"):
+        return found.activations == "int16"
     if opcode == "average_pool":
         return found.multiplier_bits > 1
     return opcode not in ("conv_transpose2d", "matmul") or found.accumulator_bits > 16

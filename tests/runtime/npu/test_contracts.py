@@ -166,7 +166,8 @@ def test_a_contract_with_modifiers():
     [
         ("tflite-r1+int16", r"asymmetric int16 \(the nearest is .*int8|.*int16.* \(the nearest is"),
         ("tflite-r1+acc40", r"rule r1, 31-bit multipliers, 40-bit accumulators .* \(the nearest is tflite-r1"),
-        ("tflite-r8+acc32+int8", ""),
+        ("tosa-r2+mul15", ""),
+        ("tflite-r8+int8", r"31-bit multipliers, 48-bit accumulators .* \(the nearest is"),
         ("tflite-r8+acc16", r"the nearest is tflite-r8"),
         ("ort-r4+acc48", r"the nearest is ort-r4"),
         ("tflite-r1+wide", r"'wide' does not modify a contract"),
@@ -177,6 +178,32 @@ def test_an_unknown_combination_names_the_nearest(name, message):
         assert contracts.find_contract(name).activations == "int8"
         return
     with pytest.raises(ProgramError, match=message):
+        contracts.find_contract(name)
+
+
+def test_int16_sums_of_products_have_a_rule_of_their_own():
+    whole = contracts.find_contract("tflite-r8")
+    product, other = whole.of("conv2d"), whole.of("add")
+    assert (product.rule, product.multiplier_bits, product.accumulator_bits) == ("r2", 15, 48)
+    assert (other.rule, other.multiplier_bits, other.accumulator_bits) == ("r1", 31, 32)
+    assert product.of("add") == product
+    same = contracts.find_contract("tflite-r1")
+    assert same.of("conv2d") is same
+
+
+def test_a_contract_of_two_types():
+    found = contracts.find_contract("tflite-r1+uint8/tflite-r8+acc40")
+    assert found.types == ("uint8", "int16")
+    assert found.by_type("uint8") is found
+    assert found.by_type("int16") == contracts.find_contract("tflite-r8+acc40")
+    assert found.by_type("int8") is None
+    assert contracts.find_contract("tflite-r8").types == ("int16",)
+    assert contracts.find_contract("tflite-r8").by_type("int8") is None
+
+
+@pytest.mark.parametrize("name", ["tflite-r8/tflite-r1", "tflite-r1/tosa-r2", "tflite-r8/tflite-r8"])
+def test_two_types_are_8_bits_first_and_int16_second(name):
+    with pytest.raises(ProgramError, match=r"computes with .*\(a contract of two types names one of 8 bits first"):
         contracts.find_contract(name)
 
 

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npu_networks import both_types
 from npu_programs import clamp, conv_instruction, feeds, network, program, scaling, single, spec, sum_scaling
 
+from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
-from runtime.npu.fast import PlainStep, SessionStep
+from runtime.npu.fast import PlainStep, SessionStep, WideTableStep
 from runtime.npu.lowering import Builder, Value
 from runtime.npu.lowering.integer import fit_sum
 from runtime.npu.plain import operations
+from runtime.npu.program import Instruction
 
 zero_points = st.one_of(st.sampled_from([-128, 127, 0]), st.integers(-128, 127))
 scales = st.one_of(st.floats(0.01, 0.2), st.sampled_from([2.0**-6, 2.0**-5, 2.0**-4, 2.0**-3]))
@@ -123,6 +126,27 @@ def test_pools_and_movement(zero_point):
     assert_same(single("mean", [x], at("y", 1, 4, 1, 1), {"axes": (2, 3)}, scaling(0.8)))
 
 
+def test_sessions_that_run_in_turn_do_not_wait_by_spinning():
+    x, y, z = (spec(name, (1, 2, 4, 4), 0.1) for name in "xyz")
+    table = np.arange(256, dtype=np.uint8).view(np.int8)
+
+    def pool(number, source, output):
+        window = {"kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
+        return Instruction("max_pool", f"pool{number}", (source,), output, window)
+
+    middle = Instruction("lookup", "table", ("y",), "z", {}, {"table": table})
+    ends = [spec("w", x.shape, 0.1)]
+    one, three = program([x], [pool(1, "x", "y")], [x, y]), [pool(1, "x", "y"), middle, pool(2, "z", "w")]
+    for item, count in ((one, 1), (program([x], three, [x, y, z, *ends]), 2)):
+        steps = [step for step in Device(item, threads=2)._steps if isinstance(step, SessionStep)]
+        assert len(steps) == count
+        for step in steps:
+            options = step.session.get_session_options()
+            assert options.enable_cpu_mem_arena == (count == 1)
+            assert count == 1 or options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert_same(item)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_whole_networks(seed):
     item = network(seed, even=bool(seed % 2))
@@ -177,3 +201,24 @@ def test_most_sums_have_slopes_and_need_no_table():
         sources = [Value(t, (-128 - t.zero_point, 127 - t.zero_point)) for t in (a, b)]
         found += fit_sum(Builder(True, True), operations(item)[0], tuple(sources)) is not None
     assert found >= 20
+
+
+def test_both_types_in_one_program():
+    item = both_types()
+    assert_same(item, seeds=range(3))
+    assert kinds(item).count(WideTableStep) == 4
+    assert PlainStep in kinds(item)  # softmax, which has no form in onnxruntime
+
+
+def test_int16_sums_beyond_float32_are_split():
+    """The halves of 127s over so many channels pass 2**23, so pieces of the channels are added up in float64."""
+    for opcode, features in (("conv2d", 90), ("fully_connected", 2000)):
+        narrow = deep(opcode, features, 12345, 2.0**-22)
+        tensors = tuple(replace(t, dtype="int16") for t in narrow.tensors)
+        contract = find_contract("tflite-r8")
+        (item,) = narrow.instructions
+        constants = {**item.constants, **scaling([2.0**-22] * 2, contract.of(opcode))}
+        item = replace(item, attributes={**item.attributes, **clamp(*contract.limits)}, constants=constants)
+        wide = replace(narrow, contract=contract.name, tensors=tensors, instructions=(item,))
+        assert kinds(wide) == [SessionStep]
+        assert_same(wide, seeds=range(4))

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from npu_networks import Net
 from npu_programs import clamp, feeds, network, program, scaling, scheduled, single, spec
+from test_tiles import CASES
 
 from runtime.errors import ProgramError
 from runtime.npu.device import Device
@@ -25,6 +27,30 @@ def test_any_plan_gives_the_bits_of_the_plain_kernels(sram, cache):
         for lanes in (1, 7, 16):
             planned = scheduled(item, sram, cache, lanes)
             assert same(Machine(planned).run(feeds(item)), expected), (seed, lanes)
+
+
+@pytest.mark.parametrize("sram", [1 << 20, 20000, 9000, 4000])
+def test_any_plan_gives_the_bits_of_int16_kernels(sram):
+    item = Net(1, "tflite-r8").program()
+    item = replace(item, outputs=item.outputs[-1:])
+    expected = Device(item, fast=False).run(feeds(item))
+    planned = scheduled(item, sram, cache=30000)
+    assert same(Machine(planned).run(feeds(item)), expected)
+    assert (len(planned.schedule.spilled()) > 0) == (sram < 1 << 20)
+    specs = {t.name: t for t in item.tensors}
+    held = [b for b in planned.schedule.buffers if b.holds == "tensor"]
+    assert all(b.bytes == 2 * np.prod(specs[b.name].shape) for b in held)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_opcode_in_tiles_gives_the_bits_of_its_kernel(name):
+    """In 700 bytes, where no input and output lie beside each other; parameters that are too large are used outside."""
+    item = CASES[name]
+    expected = Device(item, fast=False).run(feeds(item))
+    for sram in (256, 700):
+        assert same(Machine(scheduled(item, sram)).run(feeds(item)), expected)
+    large = name in ("conv2d", "grouped conv2d", "lookup", "resize_linear")
+    assert scheduled(item, 700).schedule.unstaged() == ((0,) if large else ())
 
 
 def test_small_memories_make_tiles_spills_and_stores_of_tiles():

@@ -11,9 +11,10 @@ from npu_programs import clamp, conv_instruction, feeds, program, scaling, singl
 from runtime.errors import ProgramError
 from runtime.npu import layout
 from runtime.npu.kernels import KERNELS
+from runtime.npu.needs import RULES
 from runtime.npu.plain import operations, run_plain
 from runtime.npu.program import Instruction
-from runtime.npu.tiles import RULES, cut, index, need, regions
+from runtime.npu.tiles import cut, index, need, regions
 
 POOL = {"kernel": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1)}
 X = spec("x", (1, 4, 9, 8), 0.1, 3)
@@ -35,6 +36,33 @@ def sequence():
     constants = {"weight": weight, "bias": np.arange(6, dtype=np.int32), **scaling(np.full(6, 0.01))}
     return single("conv2d", [x], y, attributes, constants)
 
+
+def transposed(strides, kernel, pads, sequence=False):
+    shape = (1, 4, 9) if sequence else X.shape
+    dilations = (1, 2)
+    size = [(1, *shape[2:])[i - len(shape) + 3] if sequence else shape[2 + i] for i in (0, 1)]
+    grown = [(size[i] - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 - pads[i] - pads[i + 2] for i in (0, 1)]
+    grown[1] += strides[1] - 1  # as large as it may be
+    weight = np.arange(-128, 128, dtype=np.int8)[: 3 * 4 * kernel[0] * kernel[1]].reshape(3, 4, *kernel)
+    attributes = {"strides": strides, "pads": pads, "dilations": dilations, "group": 1, **clamp()}
+    constants = {"weight": weight, "bias": np.arange(3, dtype=np.int32), **scaling(np.full(3, 0.01))}
+    y = spec("y", (1, 3, *(grown[1:] if sequence else grown)), 0.2, 1)
+    return single("conv_transpose2d", [spec("x", shape, 0.1, 3)], y, attributes, constants)
+
+
+def lines(size, count):
+    low = np.sort(np.random.default_rng(count).integers(0, size, count)).astype(np.int32)
+    weight = np.random.default_rng(size).integers(0, 1025, count).astype(np.int32)
+    return {"low": low, "high": np.minimum(low + 1, size - 1).astype(np.int32), "weight": weight}
+
+
+MATRIX, EVEN = spec("x", (2, 5, 6)), spec("x", (1, 2, 8, 10), 0.1, 3)
+LINES = {f"{name}_{end}": v for name, n in (("rows", (9, 7)), ("columns", (8, 20))) for end, v in lines(*n).items()}
+UNEVEN = {
+    "grouped conv2d", "depthwise conv2d", "concat", "softmax", "depth_to_space", "space_to_depth", "pad",
+    "conv_transpose2d", "conv_transpose2d with gaps", "conv_transpose2d of a sequence",
+}  # fmt: skip
+"""Cases that not every cut suits."""
 
 CASES = {
     "conv2d": conv(1, strides=(2, 1)),
@@ -60,6 +88,25 @@ CASES = {
     "mean with its axes": single("mean", [X], spec("y", (1, 1, 9, 8), 0.1, 3), {"axes": (1,)}, scaling(1.0)),
     "resize_nearest": single("resize_nearest", [X], spec("y", (1, 4, 7, 20), 0.1, 3), {}, ROWS),
     "concat": single("concat", [X, spec("b", (1, 2, 9, 8), 0.1, 3)], spec("y", (1, 6, 9, 8), 0.1, 3), {"axis": 1}),
+    "conv_transpose2d": transposed((2, 3), (3, 3), (1, 0, 1, 2)),
+    "conv_transpose2d with gaps": transposed((3, 4), (2, 1), (0, 0, 0, 0)),
+    "conv_transpose2d of a sequence": transposed((1, 2), (1, 4), (0, 1, 0, 1), sequence=True),
+    "matmul": single("matmul", [MATRIX, spec("b", (2, 6, 7))], spec("y", (2, 5, 7)), clamp(), scaling(0.02)),
+    "matmul of batches": single("matmul", [MATRIX, spec("b", (6, 7))], spec("y", (2, 5, 7)), clamp(), scaling(0.02)),
+    "softmax": single(
+        "softmax",
+        [X],
+        spec("y", X.shape, 1 / 256, -128),
+        {"axis": 1, "diff_min": -248},
+        {"multiplier": np.array([2**30 + 7], np.int32), "shift": np.array([23], np.int32)},
+    ),
+    "resize_linear": single("resize_linear", [X], spec("y", (1, 4, 7, 20), 0.1, 3), {}, LINES),
+    "slice": single("slice", [X], spec("y", (1, 2, 3, 8), 0.1, 3), {"starts": (0, 3, 1, 7), "steps": (1, -2, 3, -1)}),
+    "pad": single("pad", [X], spec("y", (1, 5, 12, 9), 0.1, 3), {"pads": (0, 1, 2, 0, 0, 0, 1, 1), "value": 9}),
+    "depth_to_space": single(
+        "depth_to_space", [X], spec("y", (1, 1, 18, 16), 0.1, 3), {"block": 2, "columns_first": 1}
+    ),
+    "space_to_depth": single("space_to_depth", [EVEN], spec("y", (1, 8, 4, 5), 0.1, 3), {"block": 2}),
     "transpose": single("transpose", [X], spec("y", (1, 8, 4, 9), 0.1, 3), {"permutation": (0, 3, 1, 2)}),
 }  # fmt: skip
 
@@ -81,7 +128,7 @@ def test_the_tiles_of_a_result_are_its_parts(name, data):
     try:
         parts = [(region, *cut(operation, region)) for region in regions(cuts)]
     except ProgramError:
-        assert name in ("grouped conv2d", "depthwise conv2d", "concat")
+        assert name in UNEVEN
         return
     for region, piece, needed in parts:
         given = tuple(values[n][index(part)] for n, part in zip(item.inputs, needed.inputs, strict=True))
@@ -94,6 +141,11 @@ def test_the_tiles_of_a_result_are_its_parts(name, data):
     [
         ("grouped conv2d", ((0, 1), (0, 3), (0, 9), (0, 8)), "channels 0 to 3 do not end with a group of 4"),
         ("concat", ((0, 1), (0, 3), (0, 9), (0, 8)), "cannot be cut along the axis on which it joins"),
+        ("softmax", ((0, 1), (0, 3), (0, 9), (0, 8)), "cannot be cut along the axis of its sums"),
+        ("conv_transpose2d", ((0, 1), (0, 2), (0, 9), (0, 8)), "cannot be cut along its channels"),
+        ("conv_transpose2d of a sequence", ((0, 1), (0, 3), (23, 24)), "would see nothing of its input"),
+        ("depth_to_space", ((0, 1), (0, 1), (0, 3), (0, 16)), "cannot be cut inside of a block of 2"),
+        ("pad", ((0, 1), (0, 5), (0, 2), (0, 9)), "a tile of it would be padding only"),
     ],
 )
 def test_what_cannot_be_cut(name, region, message):

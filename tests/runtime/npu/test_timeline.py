@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
+from npu_networks import Net
 from npu_programs import estimates, network, scheduled
 
 from runtime.npu.timeline import ENGINES, timeline
@@ -109,3 +111,15 @@ def test_the_trace_keeps_the_trace_event_format(planned):
     assert processes == {1: "a (a priori estimate)", 2: "b (a priori estimate)"}
     second = [event for event in complete if event["pid"] == 2]
     assert min(event["ts"] for event in second) == pytest.approx(1e3 * (line.ms + 0.5))
+
+
+def test_int16_moves_twice_the_bytes_of_int8():
+    """The image comes in and the logits go out, of two bytes each; parameters but for the biases are the same."""
+    moved = {}
+    for contract in ("tflite-r1", "tflite-r8"):
+        item = Net(0, contract).program()
+        item = replace(item, outputs=item.outputs[-1:])
+        line = timeline(scheduled(item, estimates=estimates(item)))
+        moved[contract] = {event.layer: event.bytes for event in line.events if event.layer in ("image", "logits")}
+    assert moved["tflite-r1"] == {"image": 3 * 32 * 32, "logits": 10}
+    assert moved["tflite-r8"] == {"image": 2 * 3 * 32 * 32, "logits": 20}
