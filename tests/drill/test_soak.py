@@ -27,8 +27,11 @@ SAMPLE = Path(__file__).parents[2] / "configs/data/cctv/cctv.mp4"
 WARM = 0.2
 """The part of the time, at the beginning, in which caches and pools fill; it is left out of the slope."""
 
+LONG = 30
+"""Minutes that a slope takes to be one; pools that fill by steps of a megabyte give shorter ones any."""
+
 MOST_MB, MOST_MB_PER_HOUR = 5.0, 6.0
-"""The growth that is allowed after that: in all, and, where half an hour is watched, per hour."""
+"""The growth that is allowed after that: in all, and per hour."""
 
 
 def get(port, path):
@@ -69,11 +72,12 @@ def test_soak(tmp_path, bundle, clip, told):
     tenth = max(1, len(memory) // 10)
     growth = np.median(memory[-tenth:]) - np.median(memory[:tenth])
     what = f"{MINUTES:.0f} minutes of {played.name}, the first {WARM:.0%} left out"
-    told(f"{slope:+.2f} MB/h", f"slope of the resident memory over {what}")
-    told(f"{growth:+.2f} MB", f"from its first tenth to its last; between {memory.min():.1f} and {memory.max():.1f} MB")
+    if MINUTES >= LONG:
+        told(f"{slope:+.2f} MB/h", f"slope of the resident memory over {what}")
+    told(f"{growth:+.2f} MB", f"memory from first tenth to last of {what}; {memory.min():.1f} to {memory.max():.1f} MB")
     told(frames, f"frames, {len(events)} events, none lost or doubled")
     assert growth < MOST_MB
-    assert MINUTES < 30 or slope < MOST_MB_PER_HOUR
+    assert MINUTES < LONG or slope < MOST_MB_PER_HOUR
 
 
 def _has_frame(port):
