@@ -2,15 +2,16 @@ PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/cctv.yaml
 FUZZ_RUNS ?= 100000
+SOAK_MINUTES ?= 30
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint drill fuzz bench ui peers clean
+.PHONY: help setup run test lint drill soak fuzz bench bench-quant ui peers clean
 
 help: ## say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
-		do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name what; \
+		do printf '  make %-11s %s\n' "$$name" "$$what"; done
 
 setup: $(READY) ## create the virtual environment and install everything into it
 
@@ -29,6 +30,9 @@ lint: $(READY) ## check style, types and the direction of imports
 drill: $(READY) ## cut streams, restart the broker, fill the disk, kill: what is lost, how soon it recovers
 	$(BIN)/python -m pytest -q -m drill tests/drill
 
+soak: $(READY) ## play for SOAK_MINUTES (30), and print the slope of the memory; with the bundle of make run when it is there
+	SOAK_MINUTES=$(SOAK_MINUTES) SOAK_BUNDLE=$(wildcard runs/cctv/package/cctv.npub) $(BIN)/python -m pytest -q -m drill tests/drill/test_soak.py
+
 fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100000) times, guided by coverage
 	$(BIN)/python -m pytest -q tests/runtime/npu/test_fuzz.py --fuzz 20000
 	$(BIN)/python tests/fuzz/seeds.py .cache/fuzz/seeds
@@ -38,6 +42,10 @@ fuzz: $(READY) ## try 20,000 mutated NPU programs; change bundles FUZZ_RUNS (100
 
 bench: $(READY) ## print the numbers that the README promises
 	$(BIN)/pipeline bench $(CONFIG)
+
+bench-quant: $(READY) ## quantize with this project and with other toolkits, and measure both alike; after make run
+	$(BIN)/python -m pip install --quiet --editable '.[dev,toolkits]'
+	$(BIN)/pipeline bench-quant $(CONFIG)
 
 ui: $(READY) ## open MLflow on the runs of CONFIG
 	$(BIN)/pipeline ui $(CONFIG)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pipeline import configfile, progress
-from pipeline.commands import calibrate_host, check, compare, contracts, loading, quantize
+from pipeline.commands import bench_quant, calibrate_host, check, compare, contracts, loading, quantize
 from pipeline.commands.loading import Interrupted, Overrides, Runs
 from pipeline.errors import ConfigError, GateMissedError, TargetError, UserError
 from pipeline.run import STAGES, Options, plan, run
@@ -73,6 +73,7 @@ app.command("compare")(compare.compare_command)
 app.command("quantize")(quantize.quantize_command)
 app.command("contracts")(contracts.contracts_command)
 app.command("calibrate-host")(calibrate_host.calibrate_host_command)
+app.command("bench-quant")(bench_quant.bench_quant_command)
 
 
 @app.command("run")

@@ -1,6 +1,7 @@
 """What the deploy folder says: a unit for systemd, a Dockerfile, and its README.
 
-``$bundle`` stands for the bundle's file. Kept as Python, so that a run knows that it is stale when they change.
+``$bundle`` stands for the bundle's file, ``$versions`` for rows of packages and their versions. Kept as Python, so that
+a run knows that it is stale when they change.
 """
 
 from collections.abc import Mapping
@@ -84,6 +85,15 @@ env/bin/python npu-run.pyz selftest $bundle
 | `requirements-mqtt.txt` | also `--sink mqtt://HOST/PREFIX` |
 | `npu-run.service` | runs it for good under systemd; how to install it stands in its first lines |
 | `Dockerfile` | an image of it: `docker build -t npu-run .` |
+
+## On 64-bit ARM
+
+Nothing is compiled on the device: under Python 3.11, with glibc 2.28 (Debian 10) or newer, pip finds a wheel for Linux
+on aarch64 for everything in the requirements files. For `requirements.txt` these are all:
+
+| package | version |
+|---|---|
+$versions
 """
 
 TEXTS: Mapping[str, str] = MappingProxyType(

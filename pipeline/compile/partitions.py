@@ -68,10 +68,17 @@ def partition(graph: Graph, nodes: tuple[Node, ...], device: str) -> Partition:
 
 
 def crossing(tensor: Tensor) -> TensorSpec:
-    """The tensor as it crosses between devices: integers when it is quantized."""
+    """The tensor as it crosses between devices: integers when it is quantized.
+
+    Raises:
+        ModelError: it has a scale per channel, which no device's activations have.
+    """
     quantization = tensor.quantization
     if quantization is None:
         return TensorSpec(tensor.wire, tensor.dims, tensor.dtype)
+    if quantization.scale.size > 1:
+        fact = f"is an activation with {quantization.scale.size} scales, one per channel"
+        raise ModelError(fact, where=tensor.name, fix="quantize activations per tensor")
     scale, zero = float(quantization.scale), int(quantization.zero_point)
     return TensorSpec(tensor.wire, tensor.dims, quantization.dtype, scale, zero)
 

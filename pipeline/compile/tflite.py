@@ -1,7 +1,4 @@
-"""A program of rule R1, or of R8 with int16 activations, as the ``.tflite`` file that computes the same.
-
-To compare TFLite's interpreters with it.
-"""
+"""A program of rule R1 or R8 as the ``.tflite`` file that computes the same, to compare TFLite interpreters with it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +8,6 @@ from numpy.typing import NDArray
 from pipeline.errors import ModelError
 from pipeline.graph.tflite_writer import PADDING, RELU, RELU6, Op, Options, Tensor, network
 from pipeline.graph.view import Graph
-from runtime.npu.contracts import find_contract
 from runtime.npu.program import Instruction, Program
 from runtime.tensors import TensorSpec
 
@@ -55,7 +51,6 @@ class _Flat:
 
     def __init__(self, program: Program, weights: Scales) -> None:
         self.specs = {spec.name: spec for spec in program.tensors}
-        self.limits = find_contract(program.contract).limits
         self.weights = weights
         self.tensors: list[Tensor] = []
         self.operators: list[Op] = []
@@ -69,6 +64,12 @@ class _Flat:
         """Add a constant, integers of 32 bits unless it is an array; its number."""
         array = data if isinstance(data, np.ndarray) else np.array(data, np.int32)
         return self.add(Tensor(array.shape, tuple(scales), 0, array, axis, array.dtype.name))
+
+    def bias(self, item: Instruction, scales: Sequence[float]) -> int:
+        """Add the instruction's bias, of 64 bits beside int16, for a weight of these scales; its number."""
+        source = self.specs[item.inputs[0]]
+        products = [float(np.float32(source.scale) * np.float32(scale)) for scale in scales]
+        return self.constant(item.constants["bias"].astype("int64" if source.dtype == "int16" else "int32"), products)
 
     def add(self, tensor: Tensor) -> int:
         """Add a tensor; its number."""
@@ -88,7 +89,7 @@ class _Flat:
         """The fused activation whose bounds are the instruction's."""
         spec = self.specs[item.output]
         zero, six = spec.zero_point or 0, int(np.floor(np.float32(6) / np.float32(spec.scale) + 0.5))
-        low, high = self.limits
+        low, high = np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max
         known = {(low, high): 0, (max(zero, low), high): RELU, (max(zero, low), min(zero + six, high)): RELU6}
         bounds = item.attributes["act_min"], item.attributes["act_max"]
         for each, activation in known.items():
@@ -122,7 +123,7 @@ def _conv(flat: _Flat, item: Instruction) -> None:
         "fusedActivationFunction": flat.clamp(item),
     }
     per_group, channels = weight.shape[1], source.shape[1]
-    bias = flat.constant(_bias(source, item), _products(source, scales))
+    bias = flat.bias(item, scales)
     if item.attributes["group"] == 1:
         kernel = flat.constant(np.moveaxis(weight, 1, -1), scales)
         flat.write("CONV_2D", [x, kernel, bias], flat.index[output.name], "Conv2DOptions", **fields)
@@ -137,31 +138,18 @@ def _conv(flat: _Flat, item: Instruction) -> None:
 def _dense(flat: _Flat, item: Instruction) -> None:
     source, output = flat.specs[item.inputs[0]], flat.specs[item.output]
     weight, scales, x = item.constants["weight"], flat.weights[item.name], flat.index[item.inputs[0]]
-    bias = flat.constant(_bias(source, item), _products(source, scales))
     activation = {"fusedActivationFunction": flat.clamp(item)}
     if len(set(scales)) == 1:
-        bias = flat.constant(_bias(source, item), _products(source, scales[:1]))
-        inputs = [x, flat.constant(weight, scales[:1]), bias]
+        inputs = [x, flat.constant(weight, scales[:1]), flat.bias(item, scales[:1])]
         flat.write("FULLY_CONNECTED", inputs, flat.index[output.name], "FullyConnectedOptions", **activation)
         return
     (rows, columns), outputs = source.shape, len(weight)
     image = _reshaped(flat, x, flat.activation(source, (rows, 1, 1, columns)))
-    inputs = [image, flat.constant(weight[:, None, None, :], scales), bias]
+    inputs = [image, flat.constant(weight[:, None, None, :], scales), flat.bias(item, scales)]
     fields = {"padding": PADDING["VALID"], "strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
     wide = flat.activation(output, (rows, 1, 1, outputs))
     made = flat.write("CONV_2D", inputs, wide, "Conv2DOptions", **fields, **activation)
     _reshaped(flat, made, flat.index[output.name])
-
-
-def _products(source: TensorSpec, scales: Sequence[float]) -> list[float]:
-    """The scales of a bias."""
-    return [float(np.float32(source.scale) * np.float32(scale)) for scale in scales]
-
-
-def _bias(source: TensorSpec, item: Instruction) -> NDArray[np.generic]:
-    """The bias; 64 bits wide with int16 activations, whose kernels of that bias requantize by rule R8."""
-    bias = item.constants["bias"]
-    return bias.astype(np.int64) if source.dtype == "int16" else bias
 
 
 def _same(

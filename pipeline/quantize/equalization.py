@@ -7,7 +7,7 @@ into weights. A clamp such as ReLU6 stays as it is: channels that reach its limi
 scaled beyond it, which a common factor of all channels makes no poorer. High biases are absorbed into what follows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from pipeline.graph.fusion import clip_range
 from pipeline.graph.view import Graph, Node, Tensor, view
-from pipeline.quantize.calibrate import Channels
+from pipeline.quantize.calibrate import Calibration, Channels
 from pipeline.quantize.constants import copied, store, users
+from pipeline.quantize.histogram import Histogram
 from pipeline.quantize.scheme import Scheme
 
 Aim = Literal["weights", "activations", "both"]
@@ -34,6 +35,9 @@ CARRIERS = frozenset({
 SWEEPS = 12
 SETTLED = 0.02
 """Logarithm of the factors below which another sweep is not worth it."""
+
+BEYOND = 16.0
+"""Times the median channel's largest value from which on a channel leaves the others too few levels."""
 
 LARGEST_FACTOR = 1e6
 CLAMPED = 0.9
@@ -188,14 +192,44 @@ def equalize(
     """
     work = _Work(model, channels)
     usable = [pair for pair in pairs(view(model)) if all(t.name in channels for t in pair.tensors)]
-    for _ in range(SWEEPS):
-        moved = [work.rescale(pair, work.factors(pair, scheme, aim)) for pair in usable]
-        if max(moved, default=0.0) < SETTLED:
-            break
+    work.sweep(usable, scheme, aim)
     if absorb:
         for pair in usable:
             work.absorb(pair)
     return work.finish(), len(usable)
+
+
+def rescue(
+    model: onnx.ModelProto, calibration: Calibration, scheme: Scheme
+) -> tuple[onnx.ModelProto, Calibration, tuple[str, ...]]:
+    """``model`` evened only where channels are so unlike that one scale would lose most of them.
+
+    These are places where a channel's largest value is more than ``BEYOND`` times the median channel's: the others
+    would share fewer than 16 of 256 levels. Nothing is calibrated again: dividing a channel divides its extremes.
+
+    Returns:
+        The model, which computes the same; its statistics, right in their extremes and means alone; and the tensors
+        behind which channels were evened.
+    """
+    channels = calibration.channels
+    found = [pair for pair in pairs(view(model)) if _unlike(channels.get(pair.tensors[-1].name))]
+    if not found:
+        return model, calibration, ()
+    work = _Work(model, channels)
+    work.sweep(found, scheme, "both")
+    seen = dict(calibration.histograms)
+    for name in {t.name for pair in found for t in pair.tensors} & work.channels.keys() & seen.keys():
+        seen[name] = Histogram()
+        seen[name].extremes(float(work.channels[name].low.min()), float(work.channels[name].high.max()))
+    moved = Calibration(seen, work.channels, calibration.images)
+    return work.finish(), moved, tuple(pair.tensors[-1].name for pair in found)
+
+
+def _unlike(seen: Channels | None) -> bool:
+    if seen is None or not seen.largest.any():
+        return False
+    largest = seen.largest
+    return bool(largest.max() > BEYOND * np.median(largest[largest > 0]))
 
 
 class _Work:
@@ -205,6 +239,13 @@ class _Work:
         self.model = copied(model)
         self.layers: dict[str, tuple[Node, _Layer]] = {}
         self.channels = {n: Channels(c.low.copy(), c.high.copy(), c.mean.copy()) for n, c in channels.items()}
+
+    def sweep(self, places: Sequence[Pair], scheme: Scheme, aim: Aim) -> None:
+        """Even all ``places`` until they have settled."""
+        for _ in range(SWEEPS):
+            moved = [self.rescale(pair, self.factors(pair, scheme, aim)) for pair in places]
+            if max(moved, default=0.0) < SETTLED:
+                break
 
     def layer(self, node: Node) -> _Layer:
         if node.name not in self.layers:
@@ -235,12 +276,16 @@ class _Work:
     def _under(self, pair: Pair, factor: Values) -> Values:
         """``factor`` changed so that the clamp cuts the same values as before."""
         ceiling = pair.ceiling or np.inf
-        reach = np.maximum(self.channels[pair.tensors[0].name].high, 0.0) / (ceiling * CLAMPED)
+        reach = np.maximum(self._first(pair).high, 0.0) / (ceiling * CLAMPED)
         reaching = reach >= 1
         if not reaching.any():
             return factor * max(float((reach / factor).max()), np.finfo(np.float64).tiny) if reach.any() else factor
         factor = factor / np.exp(np.log(factor[reaching]).mean())
         return np.where(reaching, 1.0, np.maximum(factor, reach))
+
+    def _first(self, pair: Pair) -> Channels:
+        """What the first tensor of ``pair`` took that statistics were kept of; a clamp leaves its limit visible."""
+        return next(self.channels[t.name] for t in pair.tensors if t.name in self.channels)
 
     def _depthwise(self, node: Node) -> bool:
         layer = self.layer(node)
@@ -251,9 +296,9 @@ class _Work:
         self.layer(pair.maker).divide_out(factor)
         for reader in pair.readers:
             self.layer(reader).multiply_into(factor)
-        for tensor in pair.tensors:
-            seen = self.channels[tensor.name]
-            self.channels[tensor.name] = Channels(seen.low / factor, seen.high / factor, seen.mean / factor)
+        for name in {t.name for t in pair.tensors} & self.channels.keys():
+            seen = self.channels[name]
+            self.channels[name] = Channels(seen.low / factor, seen.high / factor, seen.mean / factor)
         logs = np.log(factor)
         return float(np.abs(logs - logs.mean()).max())
 

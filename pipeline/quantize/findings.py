@@ -7,14 +7,12 @@ import numpy as np
 from pipeline.graph.view import Graph, Node
 from pipeline.graph.weighted import WEIGHTED, channel_axis
 from pipeline.quantize import weights
+from pipeline.quantize.apart import FAR, apart
 from pipeline.quantize.calibrate import Calibration, Channels
 from pipeline.quantize.encodings import Encodings
 from pipeline.quantize.histogram import Histogram
-from pipeline.quantize.ptq import FLAT_BEYOND
+from pipeline.quantize.ptq import FLAT_BEYOND, reach
 from runtime.npu.requantize import SHIFT_MAX, SHIFT_MIN
-
-FAR = 8.0
-"""Times by which ranges may differ before sharing one scale costs three of the eight bits."""
 
 FLAT_FROM = 2.0
 """Times that an input exceeds what a Sigmoid tells apart before it is worth telling."""
@@ -54,23 +52,41 @@ def of_statistics(graph: Graph, calibration: Calibration) -> tuple[str, ...]:
     never = [name for name, h in seen.items() if h.low == h.high == 0.0]
     return (
         *(f"{name} never fires: all its values were 0, so it got the narrowest range there is" for name in never),
+        *_narrow(graph, seen),
         *_joined(graph, seen),
         *_flat(graph, seen),
         *_outliers(calibration.channels),
     )
 
 
+def _narrow(graph: Graph, seen: Mapping[str, Histogram]) -> Iterator[str]:
+    """Activations so small beside what they are made of that no multiplier gives them 256 levels."""
+    for name, least in reach(graph, seen).items():
+        levels = 256 * seen[name].width / least
+        yield (
+            f"{name} spans {seen[name].width:.2g}, less than a multiplier reaches from its inputs: it keeps "
+            f"{levels:.0f} levels of 256; look for a weight or a normalization that shrinks it"
+        )
+
+
 def _joined(graph: Graph, seen: Mapping[str, Histogram]) -> Iterator[str]:
     """Concats whose inputs differ so much that the smaller ones lose most of their levels."""
+    split = apart(graph, seen)
     for node in graph.nodes:
         if node.op != "Concat" or not node.standard:
             continue
-        sizes = {t.name: _size(seen[t.name]) for t in node.activations if t.name in seen}
+        sizes = {t.name: seen[t.name].largest for t in node.activations if t.name in seen}
         alive = {name: size for name, size in sizes.items() if size > 0}
         if len(alive) < 2 or max(alive.values()) < FAR * min(alive.values()):
             continue
         largest, smallest = max(alive, key=alive.__getitem__), min(alive, key=alive.__getitem__)
         ratio = alive[largest] / alive[smallest]
+        if node.outputs[0].name in split:
+            yield (
+                f"{node.name} (Concat) joins {largest} and {smallest}, which is {ratio:.0f} times smaller: each keeps "
+                "its own scale, and the join is made in float, behind the NPU; outputs of their own would need no join"
+            )
+            continue
         yield (
             f"{node.name} (Concat) gives {largest} and {smallest} one scale, though the first is {ratio:.0f} times as "
             "large: make them outputs of their own, or scale one of them in training"
@@ -83,7 +99,7 @@ def _flat(graph: Graph, seen: Mapping[str, Histogram]) -> Iterator[str]:
         source, limit = node.input(0), FLAT_BEYOND.get(node.op)
         if limit is None or not node.standard or source is None or source.name not in seen:
             continue
-        size = _size(seen[source.name])
+        size = seen[source.name].largest
         if size <= FLAT_FROM * limit:
             continue
         alone = all(n.op == node.op for n in graph.consumers(source.name)) and not graph.is_output(source.name)
@@ -141,10 +157,6 @@ def _out_of_range(node: Node, encodings: Encodings) -> Iterator[str]:
     exponents = np.frexp(factors)[1]
     if exponents.max() > SHIFT_MAX or exponents.min() < SHIFT_MIN:
         yield f"{node.name} would be rescaled by {factors.min():g} to {factors.max():g}, beyond what a shift can"
-
-
-def _size(histogram: Histogram) -> float:
-    return max(abs(histogram.low), abs(histogram.high))
 
 
 def _some(channels: Sequence[int] | np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> str:

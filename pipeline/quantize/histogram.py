@@ -42,6 +42,16 @@ class Histogram:
     zeros: int = 0
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude seen."""
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def width(self) -> float:
+        """The length of the range that holds all that was seen, and 0."""
+        return max(self.high, 0.0) - min(self.low, 0.0)
+
     def update(self, values: NDArray[np.floating]) -> None:
         """Take in ``values`` of any shape; all must be finite."""
         flat = values.reshape(-1)

@@ -4,23 +4,27 @@ import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from pipeline.errors import ModelError
 from pipeline.graph.fusion import fused_outputs
 from pipeline.graph.view import Graph, Tensor
+from pipeline.graph.weighted import WEIGHTED
 from pipeline.quantize import weights
 from pipeline.quantize.aligned import align
+from pipeline.quantize.apart import apart
 from pipeline.quantize.calibrate import activations
 from pipeline.quantize.encodings import ActivationEncoding, Encodings, computed_in
 from pipeline.quantize.histogram import Histogram
 from pipeline.quantize.ranges import CHOICES, Range
 from pipeline.quantize.scheme import Scheme
+from runtime.npu.requantize import SHIFT_MAX
 
 SAME_SCALE = frozenset({
     "AveragePool", "Concat", "DepthToSpace", "Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
 """Operators whose inputs and output share one scale and zero point (TFLite int8 contract)."""
-
 
 FLAT_BEYOND: Mapping[str, float] = {"Sigmoid": 7.0, "Tanh": 3.5}
 """Inputs beyond which a function is within half a step of its end: 1/(1 + e^-7) > 1 - 1/512, tanh(3.5) > 1 - 1/256."""
@@ -60,7 +64,7 @@ def quantize(
         ModelError: an activation has no histogram; a weight or bias is not finite; int16 is wanted of a target that
             does not compute with it.
     """
-    skipped = fused_outputs(graph)
+    skipped = fused_outputs(graph) | apart(graph, histograms)
     wanted = [t for t in activations(graph) if t.name not in skipped]
     missing = [t.name for t in wanted if t.name not in histograms]
     if missing:
@@ -68,10 +72,34 @@ def quantize(
     groups = _groups(graph, [t.name for t in wanted], scheme.shared_scales)
     types = _types(groups, scheme, choose)
     ranges = {t.name: _range(graph, t, histograms[t.name], scheme, choose, types[t.name]) for t in wanted}
+    for name, least in reach(graph, histograms).items():
+        if name in ranges:
+            low, high = ranges[name]
+            ranges[name] = min(low, 0.0), max(high, min(low, 0.0) + least)
     encoded = _encode(graph, groups, ranges, scheme, types)
     first = Encodings(encoded, {}, converted(graph, encoded, scheme))
     found = replace(first, weights=weights.encode(graph, first, scheme, mse_weights))
     return found if scheme.contract is None else align(graph, found, scheme.contract)
+
+
+def reach(graph: Graph, histograms: Mapping[str, Histogram]) -> Mapping[str, float]:
+    """The least range of each activation that is narrower than what its operator's multiplier can give, by name.
+
+    A factor ``s_in * s_w / s_out`` has a shift of at most ``SHIFT_MAX``, so it is below ``2**SHIFT_MAX``; here it is
+    kept below half of that, for ranges that are chosen narrower or scales that are widened. What is too narrow has
+    fewer than 256 levels, and what follows takes its range as it is.
+    """
+    widths = {name: seen.width for name, seen in histograms.items()}
+    narrow: dict[str, float] = {}
+    for node in graph.nodes:
+        taken = [widths[t.name] for t in node.activations if t.name in widths]
+        weight = node.input(1) if node.op in WEIGHTED else None
+        gain = 1.0 if weight is None or weight.constant is None else float(np.abs(weight.real).max()) / 127
+        least = max(taken, default=0.0) * gain * 2.0 ** (1 - SHIFT_MAX)
+        for tensor in node.outputs:
+            if 0.0 < widths.get(tensor.name, 0.0) < least:
+                narrow[tensor.name] = widths[tensor.name] = least
+    return narrow
 
 
 def _types(groups: Iterable[Sequence[str]], scheme: Scheme, choose: Choosing) -> Mapping[str, str]:
@@ -160,6 +188,8 @@ def _groups(graph: Graph, names: Sequence[str], shared: Set[str]) -> Sequence[Se
 
     for node in graph.nodes:
         if node.standard and node.op in SAME_SCALE | shared:
+            if node.op in SAME_SCALE and not any(t.name in leader for t in node.outputs):
+                continue  # it gives float, from parts with scales of their own
             joined = (*node.activations, *(node.outputs if node.op in SAME_SCALE else ()))
             members = [t.name for t in joined if t.name in leader]
             for member in members[1:]:

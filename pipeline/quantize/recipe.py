@@ -60,6 +60,7 @@ class Recipe(_Part):
     power_of_two: bool = Field(False, description="scales that a shift multiplies with")
     equalize: tuple[Literal["weights", "activations", "both"], ...] = ()
     absorb_high_bias: bool = True
+    rescue: bool = Field(False, description="even channels far beyond the others, with range minmax and nothing tried")
     rounding: Literal["nearest", "compensated"] = "nearest"
     bias_correction: Literal["off", "fast", "full"] = "off"
     learning_images: int = Field(16, ge=1, description="of the calibration images, to round and correct with")
@@ -75,6 +76,12 @@ class Recipe(_Part):
         if not all(50 < value <= 100 for value in values):
             raise ValueError("should lie above 50 and up to 100")
         return values
+
+    @model_validator(mode="after")
+    def _rescues_extremes(self) -> Self:
+        if self.rescue and (self.range != ("minmax",) or self.judged or self.overrides):
+            raise ValueError("should have rescue only with range minmax, no overrides and nothing else to try")
+        return self
 
     @property
     def needs_histograms(self) -> bool:
@@ -92,7 +99,7 @@ class Recipe(_Part):
 
 
 PRESETS: Mapping[Preset, Recipe] = {
-    "fast": Recipe(range=("minmax",)),
+    "fast": Recipe(range=("minmax",), rescue=True),
     "balanced": Recipe(range=("mse", "percentile"), equalize=("both",), bias_correction="fast"),
     "best": Recipe(
         range=("minmax", "percentile", "mse", "entropy"),

@@ -9,7 +9,11 @@ from pipeline.errors import TargetError
 from pipeline.targets.profile import Target
 from runtime.npu.contracts import Contract, find_contract
 
-MIN_RANGE = 1e-4  # narrower ranges give scales that no multiplier can express (numerics: MinimumRealRange of ORT-QNN)
+DEAD_RANGE = 1e-4
+"""The range of what was never seen to be anything but 0 (MinimumRealRange of ONNX Runtime's QNN)."""
+
+SMALLEST_STEP = 2.0**-62
+"""No activation's scale is smaller, so that its product with a weight's scale as small stays a normal float32."""
 
 FIXED_OUTPUT: Mapping[str, tuple[float, int]] = {
     "Sigmoid": (1 / 256, -128),
@@ -61,13 +65,13 @@ class Scheme:
         covers the range.
         """
         low, high = min(low, 0.0), max(high, 0.0)
+        if low == high:
+            low, high = (-DEAD_RANGE / 2, DEAD_RANGE / 2) if self.symmetric else (0.0, DEAD_RANGE)
         if dtype == "int16":
-            return self.scale(max(-low, high, MIN_RANGE / 2) / 32767), 0
+            return self.scale(max(-low, high, 32767 * SMALLEST_STEP) / 32767), 0
         if self.symmetric:
-            return self.scale(max(-low, high, MIN_RANGE / 2) / 127), 0
-        if high - low < MIN_RANGE:
-            high = low + MIN_RANGE
-        scale = self.scale((high - low) / 255)
+            return self.scale(max(-low, high, 127 * SMALLEST_STEP) / 127), 0
+        scale = self.scale(max(high - low, 255 * SMALLEST_STEP) / 255)
         zero = int(np.clip(np.rint(-128 - low / scale), -128, 127))
         return scale, zero
 

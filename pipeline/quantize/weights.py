@@ -12,7 +12,8 @@ from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEnc
 from pipeline.quantize.scheme import Scheme
 
 BIAS_LIMIT = 2**30  # a bias must leave room in the int32 accumulator for the products
-SMALLEST_SCALE = float(np.finfo(np.float32).tiny) * 2**20  # of a channel without weights; products stay normal floats
+SMALLEST_PRODUCT = float(np.finfo(np.float32).tiny) * 2**20
+"""No bias has a smaller step, so that it stays a normal float32; it decides for channels without weights."""
 
 CLIPS = tuple(float(c) for c in np.linspace(1.0, 0.5, 26))
 """Shares of the largest weight that a scale may cover."""
@@ -82,7 +83,8 @@ def _encode(nodes: Sequence[Node], sources: Mapping[str, float], scheme: Scheme,
     rows = values.reshape(1, -1) if axis is None else np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
     steps = _least_error(rows) if least_error else np.abs(rows).max(axis=1) / 127
     floors = [_bias_floor(node, sources[node.name], axis) for node in nodes]
-    scales = np.max([steps, np.full(steps.shape, SMALLEST_SCALE), *floors], axis=0)
+    finest = min(1.0, *(sources[node.name] for node in nodes))
+    scales = np.max([steps, np.full(steps.shape, SMALLEST_PRODUCT / finest), *floors], axis=0)
     return WeightEncoding(tuple(scheme.scale(s) for s in scales), axis)
 
 
@@ -90,7 +92,7 @@ def _least_error(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each of ``rows`` [channels, values] the scale, of ``CLIPS`` that cut more and more, with least error."""
     whole = np.abs(rows).max(axis=1) / 127
     steps = whole[:, None] * np.array(CLIPS)
-    safe = np.maximum(steps, SMALLEST_SCALE)
+    safe = np.maximum(steps, SMALLEST_PRODUCT)
     errors = [
         ((np.clip(np.rint(rows / step[:, None]), -127, 127) * step[:, None] - rows) ** 2).sum(axis=1) for step in safe.T
     ]

@@ -80,6 +80,7 @@ class Placement:
         actual: what runs it: ``npu (simulated)``, ``cpu``, or an execution provider.
         nodes: of the partition.
         left: nodes that run on the CPU though another processor was asked for, as ``Operator name``.
+        why: why all of them do, where that is known.
     """
 
     partition: str
@@ -87,6 +88,7 @@ class Placement:
     actual: str
     nodes: int
     left: tuple[str, ...] = ()
+    why: str | None = None
 
     @property
     def fallback(self) -> str | None:
@@ -95,7 +97,8 @@ class Placement:
             return None
         shown = ", ".join(self.left[:3]) + (", ..." if len(self.left) > 3 else "")
         what = f"{len(self.left)} operators fall back to the CPU ({shown})"
-        return f"{self.partition}: planned {self.planned}, runs on {self.actual}; {what}"
+        because = "" if self.why is None else f"; {self.why}"
+        return f"{self.partition}: planned {self.planned}, runs on {self.actual}; {what}{because}"
 
 
 def summarize(placements: Sequence[Placement]) -> list[str]:
@@ -109,9 +112,10 @@ def placement(entry: PartitionEntry, delegate: Delegate, executable: Executable)
     """Where ``executable``, which ``delegate`` made of ``entry``, runs."""
     actual = "cpu"
     left: tuple[str, ...] = ()
+    why = None
     if isinstance(executable, OrtExecutable):
-        left = executable.left
+        left, why = executable.left, executable.why
         actual = executable.provider if executable.taken else "cpu"
     elif isinstance(delegate, NpuDelegate):
         actual = "npu (simulated)"
-    return Placement(entry.model, entry.device, actual, len(entry.nodes), left)
+    return Placement(entry.model, entry.device, actual, len(entry.nodes), left, why)

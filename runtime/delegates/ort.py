@@ -24,11 +24,13 @@ class OrtExecutable(CpuExecutable):
         provider: that it was loaded for.
         taken: how many nodes the provider runs.
         left: the nodes that ONNX Runtime's CPU runs instead, as ``Operator name``.
+        why: why it takes nothing at all, as far as ONNX Runtime tells; ``None`` when it takes something.
     """
 
     provider: str = CPU
     taken: int = 0
     left: tuple[str, ...] = ()
+    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,16 @@ class OrtDelegate:
         left = tuple(f"{node.op_type} {node.name}".strip() for name, node in nodes if name != self.provider)
         where = f"{bundle.path}: {partition.model}"
         taken = len(nodes) - len(left)
-        return OrtExecutable(session, partition.inputs, partition.outputs, where, self.provider, taken, left)
+        why = None if taken else self._why(session)
+        return OrtExecutable(session, partition.inputs, partition.outputs, where, self.provider, taken, left, why)
+
+    def _why(self, session: onnxruntime.InferenceSession) -> str:
+        """What is known of a provider that takes nothing: some take any option, as the name of a device, in silence."""
+        given = ",".join(f"{name}={value}" for name, value in self.options.items())
+        asked = f"{self.provider} with {given}" if given else self.provider
+        if self.provider not in session.get_providers():
+            return f"{asked} cannot be made here: there is no such device"
+        return f"{asked} takes nothing" + (": is that a device of it, and here?" if given else "")
 
 
 def full_name(name: str) -> str:

@@ -13,7 +13,7 @@ from runtime.npu.kernels.softmax import exponential_table, softmax_by_table
 from runtime.npu.lowering import LOWERINGS, Builder, Value, output_range
 from runtime.npu.lowering.host import integer_kernels_exact, open_session, prefers_unsigned
 from runtime.npu.lowering.values import Range
-from runtime.npu.onnx_writer import Graph, Port
+from runtime.npu.onnx_writer import Port
 from runtime.npu.plain import run_plain
 from runtime.npu.requantize import Integers
 from runtime.tensors import TensorSpec
@@ -114,6 +114,19 @@ class SessionStep:
         values.update(zip(self.outputs, found, strict=True))
 
 
+@dataclass(frozen=True)
+class _Unopened:
+    """A ``SessionStep`` whose session is not open yet."""
+
+    model: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    raised: bool
+
+    def open(self, threads: int, alone: bool) -> SessionStep:
+        return SessionStep(open_session(self.model, threads, alone), self.inputs, self.outputs, self.raised)
+
+
 def prepare(
     operations: Sequence[Operation], specs: Mapping[str, TensorSpec], outputs: Sequence[str], threads: int
 ) -> tuple[Step, ...]:
@@ -143,7 +156,7 @@ class _Plan:
         self.integer_kernels, self.unsigned = integer_kernels_exact(), prefers_unsigned()
         self.ranges: dict[str, Range] = {name: _full_range(spec) for name, spec in specs.items()}
         self.constants: dict[str, Values] = {}
-        self.steps: list[Step] = []
+        self.steps: list[Step | _Unopened] = []
         self.segment = _Segment(Builder(self.integer_kernels, self.unsigned))
 
     def add(self, operation: Operation, needed: set[str]) -> None:
@@ -163,10 +176,15 @@ class _Plan:
     def finish(self, outputs: set[str]) -> tuple[Step, ...]:
         """All steps."""
         self._close(outputs)
-        return tuple(self.steps)
+        alone = sum(isinstance(step, _Unopened) for step in self.steps) == 1
+        opened: list[Step] = []
+        while self.steps:
+            step = self.steps.pop(0)  # so that a model is let go of once its session is open
+            opened.append(step.open(self.threads, alone) if isinstance(step, _Unopened) else step)
+        return tuple(opened)
 
     def _close(self, needed: set[str]) -> None:
-        self.steps += self.segment.finish(self.specs, needed, self.threads)
+        self.steps += self.segment.finish(self.specs, needed)
         self.segment = _Segment(Builder(self.integer_kernels, self.unsigned))
 
     def _constant(self, operation: Operation) -> None:
@@ -214,7 +232,7 @@ class _Segment:
         self.inputs.append(spec.name)
         self.values[spec.name] = Value(spec, range_, raw=port.name)
 
-    def finish(self, specs: Mapping[str, TensorSpec], needed: set[str], threads: int) -> list[Step]:
+    def finish(self, specs: Mapping[str, TensorSpec], needed: set[str]) -> list[_Unopened]:
         """The session that gives the tensors in ``needed``; empty when there is nothing to run."""
         outputs = tuple(name for name in self.written if name in needed)
         if not outputs:
@@ -225,10 +243,7 @@ class _Segment:
             graph.node("Identity", [self.builder.raw(self.values[name])], port.name)
             graph.outputs.append(port)
         held = any(self.builder.held_as(specs[name].dtype)[1] for name in (*self.inputs, *outputs))
-        model = graph.model()
-        self.builder.graph = Graph()  # nothing more is added: let go of the constants before the session copies them
-        del graph
-        return [SessionStep(open_session(model, threads), tuple(self.inputs), outputs, held)]
+        return [_Unopened(graph.model(), tuple(self.inputs), outputs, held)]
 
 
 def _alone(operation: Operation) -> Step:

@@ -17,9 +17,13 @@ Corrected formula (float32): an estimate ``k`` that is right or one too small, p
 whole part of the period first, which is exact, so it resolves single accumulators. It exists for most factors when the
 output is on one side of its zero point (after a ReLU).
 
+Signed formula (float32), for one factor: a rule that rounds twice is ahead of its factor by part of an accumulator on
+both sides of zero; ``round(a * (acc + clip(acc, -d, d)))`` is ahead by ``d``. Checked by evaluating these operations.
+
 Long formula (float64): the rule's one or two roundings one after the other; checked by evaluating the same operations.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,6 +38,8 @@ MAX_ACCUMULATOR = 2**23
 """Float32 holds integers up to 2**24; half of that leaves room for the corrected formula's bias."""
 
 _SLOPES = (2.0**-20, 2.0**-21, 2.0**-19, 2.0**-18, 0.0, -(2.0**-20))
+_SHARES = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)
+_NUDGES = (0.0, 2.0**-24, -(2.0**-24), 2.0**-23, -(2.0**-23))
 _MARGIN = 2.0**-23
 _NUDGE = 1 + 2.0**-40
 
@@ -177,6 +183,41 @@ def fit_corrected(scaled: Scaling, steps: Integers) -> CorrectedFormula | None:
 
 
 @dataclass(frozen=True)
+class SignedFormula:
+    """In float32: ``round(slope * (acc + clip(acc, -ahead, ahead)))``; ``round`` takes ties to even."""
+
+    slope: np.float32
+    ahead: np.float32
+
+    def evaluate(self, acc: Integers) -> NDArray[np.float32]:
+        """The outputs for accumulators of any shape."""
+        single = acc.astype(np.float32)
+        rounded: NDArray[np.float32] = np.rint((single + np.clip(single, -self.ahead, self.ahead)) * self.slope)
+        return rounded
+
+
+def fit_signed(scaled: Scaling, steps: Integers) -> SignedFormula | None:
+    """The signed formula, or ``None`` where none is proven or there is more than one channel."""
+    if len(scaled.low) != 1 or scaled.right is None or scaled.factors[0] <= 0:
+        return None
+    before, at, before_counts, at_counts = (side[0] for side in _sides(scaled, steps))
+    levels, factor = scaled.levels(), float(scaled.factors[0])
+    ties, above = (levels - 0.5) / factor, levels > 0
+    ends = np.where(above, ties - at, at - ties), np.where(above, ties - before, before - ties)
+    first = above & at_counts & (at != 0), ~above & before_counts & (before != 0)
+    last = ~above & at_counts & (at != 0), above & before_counts & (before != 0)
+    low = max(end[chosen].max(initial=0.0) for end, chosen in zip(ends, first, strict=True))
+    high = min(end[chosen].min(initial=1.0) for end, chosen in zip(ends, last, strict=True))
+    for share, nudge in itertools.product(_SHARES, _NUDGES):
+        formula = SignedFormula(np.float32(factor * (1 + nudge)), np.float32(low + share * (high - low)))
+        good = (formula.evaluate(at) >= levels) | ~at_counts
+        good &= (formula.evaluate(before) < levels) | ~before_counts
+        if good.all():
+            return formula
+    return None
+
+
+@dataclass(frozen=True)
 class LongFormula:
     """In float64, every array [C]: ``near(acc * first)``, or with ``second`` ``round(near(acc * first) * second)``;
     ``near(x)`` is ``floor(x + 0.5)`` where ``half_up``, else ``round(x)``, which takes ties to even and is sooner.
@@ -266,8 +307,8 @@ def _product(acc: Integers, slope: NDArray[np.float32]) -> NDArray[np.float32]:
     return value
 
 
-Formula = NDArray[np.float32] | CorrectedFormula | LongFormula
-"""Short (its slopes), corrected or long."""
+Formula = NDArray[np.float32] | SignedFormula | CorrectedFormula | LongFormula
+"""Short (its slopes), signed, corrected or long."""
 
 
 Parts = Sequence[Scaling]
@@ -284,6 +325,9 @@ def fit(parts: Parts, images: bool) -> Formula | None:
     short = _each(fit_short, both)
     if short is not None:
         return np.concatenate(short)
+    signed = _each(fit_signed, both) if len(both) == 1 else None
+    if signed is not None:
+        return signed[0]
     corrected = _each(fit_corrected, both) if images else None
     if corrected is not None:
         columns = zip(*(vars(formula).values() for formula in corrected), strict=True)

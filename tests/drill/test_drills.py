@@ -1,7 +1,9 @@
 """Nothing is lost, nothing comes twice, memory stays where it is, and how long it takes to recover."""
 
+import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -10,37 +12,21 @@ import time
 from pathlib import Path
 
 import pytest
-import walkers
 from drilled import Run, check_sinks_agree, middle
 from real_parts import Subscriber, broker, need, rtsp_server, wait_for
-from test_sources import write_video
 
 pytestmark = pytest.mark.drill
-
-PAIRS = 40
-PER_PAIR = 6
-"""Events of a pair of figures: two crossings, two enters, two leaves."""
 
 CUTS, RESTARTS, KILLS, CAMERAS = 50, 10, 20, 8
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return walkers.write(tmp_path_factory.mktemp("walkers") / "walkers.npub")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("clip") / "walk.mp4", walkers.clip(PAIRS), rate=walkers.RATE)
-
-
-@pytest.fixture(scope="module")
-def truth(tmp_path_factory, bundle, clip):
+def truth(tmp_path_factory, bundle, clip, many):
     """Every event of the clip, from a run that nothing disturbed."""
     run = Run(tmp_path_factory.mktemp("truth") / "run", bundle, "--source", clip).start()
     assert run.process.wait(120) == 0, run.log()
     events = check_sinks_agree(run)
-    assert len(events) == PAIRS * PER_PAIR
+    assert len(events) == many
     return events
 
 
@@ -163,6 +149,27 @@ def test_disk_full_and_killed(small_disk, bundle, clip, truth, told):
     assert run.process.wait(120) == 0, run.log()
     assert check_sinks_agree(run) == truth
     told(0, f"of {len(truth)} events lost or doubled")
+
+
+FAULTS = ("lost@30+40", "timeout@120+1", "memory@200+10", "lost@300+200")
+"""The NPU is away for a while, hangs once, is taken by somebody else, and is away for long."""
+
+
+def test_npu_lost_and_back(tmp_path, bundle, clip, truth, told):
+    """No event changes, since the host computes the same bits; the NPU is asked again after 1, 2, 4 .. 64 frames."""
+    faults = [word for fault in FAULTS for word in ("--inject", fault)]
+    run = Run(tmp_path / "run", bundle, "--source", clip, *faults).start("--json")
+    assert run.process.wait(120) == 0, run.log()
+    assert check_sinks_agree(run) == truth
+    health = json.loads(run.log().splitlines()[-1])["health"]
+    assert health["recoveries"] == len(FAULTS)
+    assert health["failures"].keys() == {"lost", "timeout", "memory"}
+    backs = [int(frame) for frame in re.findall(r"frame (\d+): the device is back", run.log())]
+    ends = [sum(map(int, fault.partition("@")[2].split("+"))) for fault in FAULTS]
+    waits = [back - end for back, end in zip(backs, ends, strict=True)]
+    assert all(0 <= wait <= 64 for wait in waits)
+    told(f"{max(waits)} frames", f"from the NPU's return to its next job, longest of {waits}; the host computes them")
+    told(f"{health['on_host']} of {health['jobs']}", f"frames by the host; 0 of {len(truth)} events lost or changed")
 
 
 def test_clock_jumps(tmp_path, bundle, clip, told):

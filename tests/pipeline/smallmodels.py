@@ -85,10 +85,11 @@ def whole(model):
     return seen, Partition("npu", seen.nodes, seen.inputs, seen.outputs)
 
 
-def program(model):
-    """A quantized model as one program."""
+def program(model, contract=None):
+    """A quantized model as one program, for a contract or that of a target of 8 bits."""
     seen, partition = whole(model)
-    return lower(seen, partition.nodes, partition.inputs, partition.outputs, target())
+    on = target() if contract is None else target().model_copy(update={"contract": contract})
+    return lower(seen, partition.nodes, partition.inputs, partition.outputs, on)
 
 
 def both(model, count=4, seed=1):

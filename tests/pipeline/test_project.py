@@ -11,7 +11,21 @@ import pytest
 from pipeline import provenance
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ["help", "setup", "run", "test", "lint", "drill", "fuzz", "bench", "ui", "peers", "clean"]
+TARGETS = [
+    "help",
+    "setup",
+    "run",
+    "test",
+    "lint",
+    "drill",
+    "soak",
+    "fuzz",
+    "bench",
+    "bench-quant",
+    "ui",
+    "peers",
+    "clean",
+]
 
 
 def make(*words):
@@ -23,7 +37,7 @@ def test_help_lists_every_target_once():
     assert make() == make("help")
 
 
-@pytest.mark.parametrize("target", ["run", "test", "lint", "drill", "fuzz", "bench", "ui"])
+@pytest.mark.parametrize("target", ["run", "test", "lint", "drill", "soak", "fuzz", "bench", "bench-quant", "ui"])
 def test_every_target_sets_itself_up_first(target, tmp_path):
     steps = make("-n", target, f"VENV={tmp_path}/venv", "PYTHON=python3.11").splitlines()
     assert "python3.11 -m venv" in steps[0]

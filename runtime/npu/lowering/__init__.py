@@ -59,7 +59,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "matmul": _either(products.raw_matmul, products.matmul),
         "add": _either(integer.sum_of_two, sums.add),
         "sub": _either(integer.sum_of_two, sums.add),
-        "mul": _either(_mul, sums.pair_table),
+        "mul": _either(_mul, sums.mul),
         "maximum": _extreme("Max"),
         "minimum": _extreme("Min"),
         "prelu": _either(None, sums.pair_table),

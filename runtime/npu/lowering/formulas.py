@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from runtime.npu.lowering.values import Builder, Range
-from runtime.npu.steps import CorrectedFormula, Formula, LongFormula
+from runtime.npu.steps import CorrectedFormula, Formula, LongFormula, SignedFormula
 
 MAGIC = np.float32(1.5 * 2**23)
 """Adding it to a float32 below 2**22 in size rounds that to an integer, ties to even."""
@@ -20,6 +20,10 @@ def scale(builder: Builder, acc: str, formula: Formula, bounds: Range, shape: Sh
     """Requantize ``acc``, float32; per-channel constants get ``shape``. A corrected formula's bias is in ``acc``."""
     if isinstance(formula, CorrectedFormula):
         return _correct(builder, acc, formula, bounds)
+    if isinstance(formula, SignedFormula):
+        ahead = builder.node("Add", [acc, clip(builder, acc, -formula.ahead, formula.ahead)])
+        scaled = builder.node("Mul", [ahead, builder.single(formula.slope)])
+        return clip(builder, builder.node("Round", [scaled]), *bounds)
     if not isinstance(formula, LongFormula):
         return round_scaled(builder, acc, formula, bounds, shape)
     return scale_long(builder, builder.cast(acc, "float64"), formula, bounds, shape)

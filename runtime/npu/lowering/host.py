@@ -15,10 +15,17 @@ DISABLED = ("ConvMulFusion", "ConvAddFusion", "MatMulScaleFusion", "MatMulAddFus
 """Graph optimizations that move a factor into weights and so change roundings."""
 
 
-def open_session(model: bytes, threads: int) -> ort.InferenceSession:
-    """A session on the CPU; ``threads`` inside one operator, 0 lets onnxruntime choose."""
+def open_session(model: bytes, threads: int, alone: bool = True) -> ort.InferenceSession:
+    """A session on the CPU; ``threads`` inside one operator, 0 lets onnxruntime choose.
+
+    Sessions that run in turn are not ``alone``: their threads do not wait by spinning, which would take the processors
+    from the next one's, and they give their memory back, as dozens of arenas would keep much more than one.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if not alone:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(DISABLED))
 
 

@@ -123,18 +123,20 @@ def _gemm(
     return made if len(shape) == 2 else builder.node("Reshape", [made, builder.constant(np.array(result))])
 
 
-def product_of_two(builder: Builder, operation: Operation, inputs: tuple[Value, ...], depth: int) -> str | None:
-    """``matmul`` and ``mul`` (``depth`` 1): two activations, one factor."""
+def two_scaling(operation: Operation, inputs: tuple[Value, ...], depth: int) -> Scaling:
+    """The requantization of ``matmul`` and ``mul`` over every accumulator that can occur."""
     corners = [depth * a * b for a in inputs[0].range for b in inputs[1].range]
     zero, (least, most) = operation.output_zero(), operation.bounds()
-    scaled = scaling(
-        operation.contract,
-        (operation.constant("multiplier"), operation.constant("shift")),
-        (np.array([min(*corners, 0)]), np.array([max(*corners, 0)])),
-        (least - zero, most - zero),
-    )
+    factor = operation.constant("multiplier"), operation.constant("shift")
+    reach = np.array([min(*corners, 0)]), np.array([max(*corners, 0)])
+    return scaling(operation.contract, factor, reach, (least - zero, most - zero))
+
+
+def product_of_two(builder: Builder, operation: Operation, inputs: tuple[Value, ...], depth: int) -> str | None:
+    """``matmul`` and ``mul`` (``depth`` 1): two activations, one factor."""
+    scaled = two_scaling(operation, inputs, depth)
     usable = builder.integer_kernels and all(takes(v) for v in inputs) and scaled.defined
-    if not usable or max(map(abs, corners)) > INT32_MAX:
+    if not usable or max(-int(scaled.low[0]), int(scaled.high[0])) > INT32_MAX:
         return None
     itself = operation.contract.add == "float32"  # the contract is what onnxruntime computes
     slopes = float_factors(operation) if itself else fit_product(scaled, find_steps(scaled))

@@ -11,7 +11,7 @@ from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer
 from runtime.npu.lowering.values import Builder, Range, Value
 from runtime.npu.lowering.wide import HALF, Products, exact_pieces, halves, one_rounding, total
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Parts, find_steps, fit, fit_long, fit_wide
 
 Shape = tuple[int, ...]
 
@@ -85,18 +85,11 @@ def raw_matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
 
 def matmul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
     """In float64, which is exact: the centred result's name, or ``None``."""
-    depth = operation.inputs[0].shape[-1]
-    corners = [depth * a * b for a in inputs[0].range for b in inputs[1].range]
-    zero, (low, high) = operation.output_zero(), operation.bounds()
-    scaled = scaling(
-        operation.contract,
-        (operation.constant("multiplier"), operation.constant("shift")),
-        (np.array([min(*corners, 0)]), np.array([max(*corners, 0)])),
-        (low - zero, high - zero),
-    )
+    scaled = integer.two_scaling(operation, inputs, operation.inputs[0].shape[-1])
     if operation.contract.activations == "int16":
         factor = operation.constant("multiplier"), operation.constant("shift")
-        formula = one_rounding(operation.contract, *factor, np.array([max(map(abs, corners))]))
+        largest = np.maximum(np.abs(scaled.low), np.abs(scaled.high))
+        formula = one_rounding(operation.contract, *factor, largest)
     else:
         formula = fit_long(scaled, find_steps(scaled)) if scaled.defined else None
     if formula is None:

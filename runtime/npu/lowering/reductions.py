@@ -11,7 +11,7 @@ from runtime.npu.kernels.pooling import averaged, fold_count, window_counts
 from runtime.npu.lowering import formulas
 from runtime.npu.lowering.values import Builder, Value
 from runtime.npu.requantize import Integers
-from runtime.npu.steps import MAX_ACCUMULATOR, CorrectedFormula, Formula, LongFormula, Scaling, fit, scaling
+from runtime.npu.steps import MAX_ACCUMULATOR, Formula, LongFormula, Scaling, fit, scaling
 
 
 def max_pool(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> Value:
@@ -44,7 +44,7 @@ def average_pool(builder: Builder, operation: Operation, inputs: tuple[Value, ..
 
     reach = tuple(counts * (end + raw) for end in value.range)
     scaled = Scaling(rule, 1 / counts, reach[0], reach[1], (limits[0] - zero + raw, limits[1] - zero + raw))
-    formula = _formula(operation, scaled)
+    formula = _formula(scaled)
     if formula is None:
         return None
     acc, places = _window_sums(builder, operation, builder.centred(value)), where.reshape(inside.shape)
@@ -73,7 +73,7 @@ def _placed(formula: Formula, places: NDArray[np.intp]) -> Formula:
     if isinstance(formula, LongFormula):
         second = None if formula.second is None else formula.second[places]
         return replace(formula, first=formula.first[places], second=second)
-    assert not isinstance(formula, CorrectedFormula)
+    assert isinstance(formula, np.ndarray)  # the others are for images, and for rules that round twice
     return formula[places]
 
 
@@ -89,7 +89,7 @@ def reduce_sum(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
     scaled = scaling(
         operation.contract, (np.array([multiplier]), np.array([shift])), (low, high), (least - zero, most - zero)
     )
-    formula = _formula(operation, scaled)
+    formula = _formula(scaled)
     if formula is None:
         return None
     total = builder.node("ReduceSum", [builder.centred(value), builder.constant(np.array(axes, np.int64))], keepdims=1)
@@ -97,7 +97,7 @@ def reduce_sum(builder: Builder, operation: Operation, inputs: tuple[Value, ...]
     return Value(operation.output, scaled.bounds, centred=formulas.scale(builder, acc, formula, scaled.bounds, ()))
 
 
-def _formula(operation: Operation, scaled: Scaling) -> Formula | None:
+def _formula(scaled: Scaling) -> Formula | None:
     """What is proven for sums that float32 holds, in any layout."""
     fits = max(-int(scaled.low.min()), int(scaled.high.max())) < MAX_ACCUMULATOR
     return fit([scaled], images=False) if fits else None

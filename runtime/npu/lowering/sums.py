@@ -7,6 +7,7 @@ from runtime.errors import ProgramError
 from runtime.npu.kernels import Operation
 from runtime.npu.lowering import formulas, integer, wide
 from runtime.npu.lowering.values import Builder, Value
+from runtime.npu.steps import MAX_ACCUMULATOR, fit
 
 _SUM_ERROR = 1.01 * 2.0**-24
 """Relative rounding error of each product and of their sum."""
@@ -64,6 +65,17 @@ def fit_slopes(operation: Operation, inputs: tuple[Value, ...]) -> tuple[np.floa
         if proven(*slopes, near) and proven(*slopes, every):
             return slopes
     return None
+
+
+def mul(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:
+    """The product, exact in float32, and a proven formula; else a table: the centred result's name, or ``None``."""
+    scaled = integer.two_scaling(operation, inputs, 1)
+    fits = max(-int(scaled.low[0]), int(scaled.high[0])) < MAX_ACCUMULATOR
+    formula = fit([scaled], images=False) if fits and operation.contract.add != "float32" else None
+    if formula is None or operation.contract.activations == "int16":
+        return pair_table(builder, operation, inputs)
+    acc = builder.node("Mul", [builder.centred(value) for value in inputs])
+    return formulas.scale(builder, acc, formula, scaled.bounds, ())
 
 
 def pair_table(builder: Builder, operation: Operation, inputs: tuple[Value, ...]) -> str | None:

@@ -12,6 +12,7 @@ from pipeline.compile.tflite import channels_last, tflite, weight_scales
 from pipeline.errors import ModelError
 from pipeline.graph.tflite_writer import Op, Options, Tensor, network
 from pipeline.graph.view import view
+from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
 
 
@@ -33,11 +34,17 @@ CASES = {
     "dense, a scale per channel": ("1,20", "y = MatMul (x, w)", normal(20, 6)),
     "dense, one scale": ("1,20", "y = MatMul (x, w)", normal(20, 6)),
 }
+TYPES = {
+    "int8": ("tflite-r1", {}),
+    "int16": ("tflite-r8", {"types": ("int16",), "activations": "int16", "contract": find_contract("tflite-r8")}),
+}
+"""Contract and scheme of the activations."""
 SHARED = {"zero": np.float32(0), "six": np.float32(6), "sizes": np.array([1, 1, 2, 3], np.float32)}
 
 
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", CASES)
-def test_tflite_computes_the_same_bytes(case):
+def test_tflite_computes_the_same_bytes(case, dtype):
     shape, body, weight = CASES[case]
     size = tuple(int(n) for n in shape.split(","))
     made = ",".join("bcmn"[: len(size)])
@@ -47,12 +54,15 @@ def test_tflite_computes_the_same_bytes(case):
     }
     floating = model(f"g (float[{shape}] x) => (float[{made}] y) {{ {body} }}", 13, **used)
     per_channel = {"Conv": True, "MatMul": case.endswith("per channel")}
-    lossy, _ = quantized(floating, images(size), per_channel)
-    program = compiled(lossy)
+    contract, scheme = TYPES[dtype]
+    lossy, _ = quantized(floating, images(size), per_channel, **scheme)
+    program = compiled(lossy, contract)
+    assert {spec.dtype for spec in program.tensors} == {dtype}
     content = tflite(program, weight_scales(view(lossy)))
+    ends = np.iinfo(dtype)
     ((source,), (output,)) = program.inputs, program.outputs
     for seed in range(3):
-        feed = np.random.default_rng(seed).integers(-128, 128, size).astype(np.int8)
+        feed = np.random.default_rng(seed).integers(ends.min, ends.max + 1, size).astype(dtype)
         found = Device(program, fast=False).run({source: feed})[output]
         last = np.ascontiguousarray(np.moveaxis(feed, 1, -1)) if feed.ndim == 4 else feed
         peers = [run_micro(content, [last])]

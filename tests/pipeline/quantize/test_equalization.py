@@ -9,7 +9,7 @@ from pipeline.graph.view import view
 from pipeline.quantize import qdq
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine
-from pipeline.quantize.equalization import equalize, pairs
+from pipeline.quantize.equalization import equalize, pairs, rescue
 from pipeline.quantize.findings import of_statistics
 from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.quantize.scheme import Scheme
@@ -138,3 +138,20 @@ def test_a_dead_channel_stays_dead():
     tensor.raw_data = weight.tobytes()
     moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, "both", absorb=False)
     assert np.isfinite(run_onnx(moved, {"x": images(SHAPE)[0]})["y"]).all()
+
+
+@pytest.mark.parametrize("scheme", [PER_TENSOR, Scheme(PER_CHANNEL)])
+def test_only_channels_far_beyond_the_others_are_rescued_without_another_calibration(scheme):
+    floating = skewed()
+    taken = calibrate(floating, view(floating), images(SHAPE), histograms=False)
+    moved, seen, places = rescue(floating, taken, scheme)
+    assert places
+    again = calibrate(moved, view(moved), images(SHAPE), histograms=False)
+    for name, histogram in seen.histograms.items():
+        if name in again.histograms and again.histograms[name].updates:
+            ends = histogram.low, histogram.high
+            assert ends == pytest.approx((again.histograms[name].low, again.histograms[name].high), rel=1e-3, abs=1e-5)
+    for image in images(SHAPE, count=4):
+        exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
+        np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
+    assert rescue(moved, again, scheme)[2] == ()

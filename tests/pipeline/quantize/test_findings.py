@@ -10,6 +10,7 @@ from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
 from pipeline.quantize.ptq import FLAT_BEYOND, Choosing, quantize
 from pipeline.quantize.scheme import Scheme
+from runtime.npu.requantize import SHIFT_MAX
 
 SHAPE = (1, 2, 4, 4)
 
@@ -37,9 +38,25 @@ def test_boxes_and_scores_in_one_concat():
     text = """g (float[1,2,4,4] x) => (float[1,4,4,4] y) {
         boxes = Conv (x, w) \n score = Sigmoid (x) \n y = Concat <axis = 1> (boxes, score) }"""
     (told,) = said(model(text, w=eye(600, 600)))
+    assert told.startswith("Concat (Concat) joins boxes and score, which is ")
+    assert "each keeps its own scale" in told
+    assert said(model(text, w=eye(2, 2))) == ()
+    read_on = text.replace("y = Concat", "z = Concat").replace("score) }", "score) y = Relu (z) }")
+    (told,) = said(model(read_on, w=eye(600, 600)))
     assert told.startswith("Concat (Concat) gives boxes and score one scale, though the first is ")
     assert "outputs of their own" in told
-    assert said(model(text, w=eye(2, 2))) == ()
+
+
+def test_an_activation_too_small_for_any_multiplier():
+    text = "g (float[1,2,4,4] x) => (float[1,2,4,4] y) { m = Mul (x, mask) \n y = Conv (m, w) }"
+    mask = np.float32([1, 0]).reshape(1, 2, 1, 1)
+    floating = model(text, w=eye(1, 1e12), mask=mask)
+    (told,) = [each for each in said(floating) if each.startswith("y spans ")]
+    assert "less than a multiplier reaches from its inputs: it keeps 17 levels of 256;" in told
+    encoded = quantize(view(floating), seen(floating).histograms, Scheme({"Conv": False}), Choosing("minmax"))
+    found, (weight,) = encoded.activations, encoded.weights["w"].scales
+    assert np.frexp(found["m"].scale * weight / found["y"].scale)[1] <= SHIFT_MAX
+    assert not [each for each in said(model(text, w=eye(1, 1), mask=mask)) if "spans" in each]
 
 
 @pytest.mark.parametrize("op", FLAT_BEYOND)

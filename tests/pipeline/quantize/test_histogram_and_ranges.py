@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.quantize.histogram import BINS, Histogram
 from pipeline.quantize.ranges import CHOICES, minmax, mse, percentile
-from pipeline.quantize.scheme import MIN_RANGE, Scheme
+from pipeline.quantize.scheme import DEAD_RANGE, Scheme
 
 VALUES = st.lists(
     st.one_of(st.floats(-1e6, 1e6, width=32), st.floats(-(2.0**-20), 2.0**-20, width=32), st.just(0.0), st.just(-0.0)),
@@ -117,7 +117,7 @@ def test_affine_covers_the_range_and_represents_zero(a, b):
     slack = 0.5001 * scale
     assert (-128 - zero) * scale <= min(low, 0) + slack
     assert (127 - zero) * scale >= max(high, 0) - slack
-    assert scale * 255 <= max(max(high, 0) - min(low, 0), MIN_RANGE) * 1.000001
+    assert scale * 255 <= max(max(high, 0) - min(low, 0), DEAD_RANGE) * 1.000001
 
 
 def test_affine_of_one_side_uses_every_integer():
@@ -125,4 +125,4 @@ def test_affine_of_one_side_uses_every_integer():
     assert Scheme().activation(3.0, 255.0) == (1.0, -128)
     assert Scheme().activation(-255.0, 0.0) == (1.0, 127)
     assert Scheme().activation(-128.0, 127.0) == (1.0, 0)
-    assert Scheme().activation(0.0, 0.0)[0] == pytest.approx(MIN_RANGE / 255)
+    assert Scheme().activation(0.0, 0.0)[0] == pytest.approx(DEAD_RANGE / 255)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from enginenets import SHAPE, net
+from pydantic import ValidationError
 from smallmodels import images, target
 
 from pipeline.errors import ConfigError
@@ -119,3 +120,11 @@ def test_too_few_images_to_hold_any_out_is_said_where_something_is_decided():
     assert "3 calibration images are too few to hold any out" in notes[0]
     assert split(3, PRESETS["fast"], list, list)[1] == ()
     assert split(4, PRESETS["balanced"], list, list)[0].held_out == [3]
+
+
+@pytest.mark.parametrize(
+    "more", [{"range": ("mse",)}, {"equalize": ("both",)}, {"overrides": ({"tensors": "a", "range": "mse"},)}]
+)
+def test_a_rescue_goes_with_extremes_alone(more):
+    with pytest.raises(ValidationError, match="should have rescue only with range minmax"):
+        Recipe.model_validate({"range": ("minmax",), "rescue": True, **more})

@@ -10,7 +10,7 @@ from pipeline.quantize import scheme
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.ptq import Choosing, quantize
-from pipeline.quantize.scheme import FIXED_OUTPUT, Scheme
+from pipeline.quantize.scheme import DEAD_RANGE, FIXED_OUTPUT, SMALLEST_STEP, Scheme
 from pipeline.quantize.score import score
 from pipeline.targets.rules import violations
 
@@ -81,3 +81,12 @@ def test_powers_of_two_cover_the_range(symmetric):
     scales = [e.scale for e in encodings.activations.values()] + list(encodings.weights["w"].scales)
     assert all(float(np.log2(s)).is_integer() for s in scales)
     assert lossy.graph.node
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("width", [1e-3, 1e-9, 1e-15])
+def test_small_ranges_keep_their_levels_and_ranges_of_nothing_get_one(symmetric, width):
+    scheme = Scheme(symmetric=symmetric)
+    assert scheme.activation(0.0, width)[0] == pytest.approx(width / (127 if symmetric else 255))
+    assert scheme.activation(0.0, 1e-30)[0] == pytest.approx(SMALLEST_STEP)
+    assert scheme.activation(0.0, 0.0)[0] == pytest.approx(DEAD_RANGE / (254 if symmetric else 255))

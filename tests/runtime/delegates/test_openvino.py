@@ -85,3 +85,24 @@ def test_an_option_that_it_refuses_is_an_error_and_no_fallback(npu_run, split_bu
     assert (done.returncode, done.stdout) == (1, "")
     assert "ONNX Runtime cannot load it: " in done.stderr
     assert "Invalid OpenVINO EP option: nonsense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        (
+            "NONSENSE",
+            "OpenVINOExecutionProvider with device_type=NONSENSE takes nothing: is that a device of it, and here?",
+        ),
+        ("GPU.7", "OpenVINOExecutionProvider with device_type=GPU.7 cannot be made here: there is no such device"),
+    ],
+)
+def test_a_device_that_is_not_there_is_told_and_strict_refuses_it(npu_run, tiny_bundle, device, why):
+    """ONNX Runtime takes both without an error, and runs everything on its CPU."""
+    delegate = f"ort:OpenVINO,device_type={device}"
+    done = npu_run("selftest", tiny_bundle, "--delegate", delegate)
+    assert "planned npu, runs on cpu; " in done.stdout, done.stderr
+    assert why in done.stdout
+    strict = npu_run("selftest", tiny_bundle, "--delegate", delegate, "--strict")
+    assert (strict.returncode, strict.stdout) == (1, "")
+    assert why in strict.stderr

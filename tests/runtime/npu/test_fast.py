@@ -15,6 +15,7 @@ from runtime.npu.fast import PlainStep, SessionStep, WideTableStep
 from runtime.npu.lowering import Builder, Value
 from runtime.npu.lowering.integer import fit_sum
 from runtime.npu.plain import operations
+from runtime.npu.program import Instruction
 
 zero_points = st.one_of(st.sampled_from([-128, 127, 0]), st.integers(-128, 127))
 scales = st.one_of(st.floats(0.01, 0.2), st.sampled_from([2.0**-6, 2.0**-5, 2.0**-4, 2.0**-3]))
@@ -123,6 +124,27 @@ def test_pools_and_movement(zero_point):
     assert_same(single("reshape", [x], at("y", 4, 36)))
     assert_same(single("transpose", [x], at("y", 6, 1, 4, 6), {"permutation": (2, 0, 1, 3)}))
     assert_same(single("mean", [x], at("y", 1, 4, 1, 1), {"axes": (2, 3)}, scaling(0.8)))
+
+
+def test_sessions_that_run_in_turn_do_not_wait_by_spinning():
+    x, y, z = (spec(name, (1, 2, 4, 4), 0.1) for name in "xyz")
+    table = np.arange(256, dtype=np.uint8).view(np.int8)
+
+    def pool(number, source, output):
+        window = {"kernel": (1, 1), "strides": (1, 1), "pads": (0, 0, 0, 0)}
+        return Instruction("max_pool", f"pool{number}", (source,), output, window)
+
+    middle = Instruction("lookup", "table", ("y",), "z", {}, {"table": table})
+    ends = [spec("w", x.shape, 0.1)]
+    one, three = program([x], [pool(1, "x", "y")], [x, y]), [pool(1, "x", "y"), middle, pool(2, "z", "w")]
+    for item, count in ((one, 1), (program([x], three, [x, y, z, *ends]), 2)):
+        steps = [step for step in Device(item, threads=2)._steps if isinstance(step, SessionStep)]
+        assert len(steps) == count
+        for step in steps:
+            options = step.session.get_session_options()
+            assert options.enable_cpu_mem_arena == (count == 1)
+            assert count == 1 or options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        assert_same(item)
 
 
 @pytest.mark.parametrize("seed", range(12))

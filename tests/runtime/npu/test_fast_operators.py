@@ -8,7 +8,6 @@ from npu_programs import feeds
 from random_programs import CONTRACTS, has_form, random_program
 
 from runtime.errors import ProgramError
-from runtime.npu.contracts import find_contract
 from runtime.npu.device import Device
 from runtime.npu.fast import PlainStep
 from runtime.npu.kernels import KERNELS
@@ -22,9 +21,9 @@ def test_every_opcode_has_a_kernel():
 
 
 @pytest.mark.parametrize("opcode", ["average_pool", "softmax", "mean"])
-@pytest.mark.parametrize("contract", [name for name in CONTRACTS if "int16" not in name])
+@pytest.mark.parametrize("contract", CONTRACTS)
 def test_none_of_these_runs_with_its_plain_kernel(opcode, contract):
-    if not has_form(opcode, contract) or find_contract(contract).activations == "int16":
+    if not has_form(opcode, contract):
         return
     kinds = {type(step) for seed in range(12) for step in Device(random_program(opcode, contract, seed))._steps}
     assert PlainStep not in kinds

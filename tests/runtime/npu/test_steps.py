@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from npu_programs import scaling as folded
 
 from runtime.npu.contracts import find_contract
-from runtime.npu.steps import find_steps, fit_corrected, fit_long, fit_short, scaling
+from runtime.npu.steps import find_steps, fit_corrected, fit_long, fit_short, fit_signed, scaling
 
 MAGIC = np.float32(1.5 * 2**23)
 
@@ -96,6 +96,36 @@ def test_most_factors_have_the_corrected_formula_after_a_relu():
         acc, want = every(item, 0)
         if formula is not None:
             np.testing.assert_array_equal(corrected(formula, acc, (0, 255), False), want)
+
+
+@settings(max_examples=150, deadline=None)
+@given(factors, ranges, bounds)
+def test_a_signed_formula_that_is_accepted_is_the_rule(factor, reach, limits):
+    item = make(factor, *reach, limits)
+    acc, want = every(item, 0)
+    formula = fit_signed(item, find_steps(item))
+    if formula is not None:
+        ahead = np.clip(acc.astype(np.float32), -formula.ahead, formula.ahead)
+        total = acc.astype(np.float32) + ahead
+        assert total.dtype == np.float32
+        np.testing.assert_array_equal(np.clip(np.rint(total * formula.slope), *limits), want)
+
+
+def test_most_products_of_two_have_the_signed_formula():
+    rng = np.random.default_rng(0)
+    items = [make(factor, -65025, 65025, (-128, 127)) for factor in rng.uniform(0.0004, 0.02, 200)]
+    assert sum(fit_signed(item, find_steps(item)) is not None for item in items) >= 190
+
+
+def test_a_signed_formula_is_for_one_factor_and_two_roundings():
+    two, once = make([0.01, 0.02], -500, 500, (-8, 8)), make(0.01, -500, 500, (-8, 8), "tflite-r2")
+    assert fit_signed(two, find_steps(two)) is None
+    assert fit_signed(once, find_steps(once)) is None
+    one = make(0.01, -500, 500, (-4, 4))
+    steps = find_steps(one)
+    assert fit_signed(one, steps) is not None
+    steps[0, 2] += 2
+    assert fit_signed(one, steps) is None
 
 
 @pytest.mark.parametrize("limits", [(0, 255), (-128, 127)])

@@ -1,0 +1,1 @@
+"""Post-training quantization against other toolkits: same model, same calibration images, same evaluation."""

@@ -1,0 +1,167 @@
+"""Small networks on scikit-learn's handwritten digits, and the same with what is known to break quantizers.
+
+The networks are torchvision's MobileNetV2 and MobileNetV3-small, trained here. The pathologies change no function:
+a channel is scaled where it is made and scaled back where it is read.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn.functional import cross_entropy, interpolate
+from torchvision import models
+from torchvision.models.mobilenetv2 import InvertedResidual
+from torchvision.transforms import v2
+
+from pipeline.benches.quantization.cases import Case, accuracy, saved
+from pipeline.graph.capture import capture
+from pipeline.tasks.inference import load_weights
+from pipeline.workspace import Progress
+
+SIZE = 64
+EPOCHS = 12
+BATCH = 64
+TRAINED = 1000
+"""Of 1,797 digits; the others are for validation."""
+
+OPSET = 18
+SKEW = 1000.0
+"""Largest over smallest factor of a layer's channels."""
+
+OUTLIER = 64.0
+OUTLIERS = 2
+"""Channels of a layer that are made so much larger than the others."""
+
+
+def digits() -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """All digits, float32 [1797, 3, SIZE, SIZE] in -1..1, and their labels."""
+    found = load_digits()
+    small = torch.from_numpy(found.images.astype(np.float32))[:, None] / 8 - 1
+    large = interpolate(small, (SIZE, SIZE), mode="bilinear")
+    return large.repeat(1, 3, 1, 1), found.target.astype(np.int64)
+
+
+def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, progress: Progress) -> nn.Module:
+    """``network`` trained for ``EPOCHS`` with shifts, turns and sizes; deterministic on a machine."""
+    generator = torch.Generator().manual_seed(0)
+    moved = v2.RandomAffine(degrees=12, translate=(0.1, 0.1), scale=(0.8, 1.1), fill=-1)
+    steps = EPOCHS * math.ceil(len(images) / BATCH)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    network.train()
+    for _ in range(EPOCHS):
+        for batch in torch.split(torch.randperm(len(images), generator=generator), BATCH):
+            loss = cross_entropy(network(torch.stack([moved(each) for each in images[batch]])), labels[batch])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+        progress.advance()
+    return network.eval()
+
+
+def mobilenet_v2() -> nn.Module:
+    """MobileNetV2 of half width, clamped at 6."""
+    network: nn.Module = models.mobilenet_v2(num_classes=10, width_mult=0.5)
+    return network
+
+
+def mobilenet_v3() -> nn.Module:
+    """MobileNetV3-small: HardSwish, squeeze and excitation."""
+    network: nn.Module = models.mobilenet_v3_small(num_classes=10)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.1  # torchvision's 0.01 is for long trainings
+    return network
+
+
+def unclamped() -> nn.Module:
+    """MobileNetV2 with ReLU: a channel may be scaled without changing the function."""
+    network = mobilenet_v2()
+    for block in network.modules():
+        for name, module in block.named_children():
+            if isinstance(module, nn.ReLU6):
+                setattr(block, name, nn.ReLU())
+    return network
+
+
+def scale(network: nn.Module, factors: Callable[[int], torch.Tensor]) -> nn.Module:
+    """``network``, in place, with every inner channel of its blocks scaled where it is made and back where it is read.
+
+    ``factors`` gives one for each of so many channels.
+    """
+    with torch.no_grad():
+        for block in (m for m in network.modules() if isinstance(m, InvertedResidual) and len(m.conv) == 4):
+            (_, expand_norm, _), (depthwise, depthwise_norm, _), project, _ = block.conv
+            for norm, reader in ((expand_norm, depthwise), (depthwise_norm, project)):
+                factor = factors(len(norm.weight))
+                norm.weight *= factor
+                norm.bias *= factor
+                reader.weight /= factor[:, None, None, None] if reader.groups > 1 else factor[None, :, None, None]
+    return network
+
+
+def skew(generator: torch.Generator) -> Callable[[int], torch.Tensor]:
+    """Factors spread evenly in logarithms over ``SKEW``."""
+    return lambda channels: SKEW ** (torch.rand(channels, generator=generator) - 0.5)
+
+
+def outliers(generator: torch.Generator) -> Callable[[int], torch.Tensor]:
+    """``OUTLIER`` for ``OUTLIERS`` channels, 1 for the others."""
+
+    def factors(channels: int) -> torch.Tensor:
+        found = torch.ones(channels)
+        found[torch.randperm(channels, generator=generator)[:OUTLIERS]] = OUTLIER
+        return found
+
+    return factors
+
+
+NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
+    "mobilenet-v2": mobilenet_v2,
+    "mobilenet-v3": mobilenet_v3,
+    "relu": unclamped,
+}
+"""What is trained, by the name of its weights' file."""
+
+CHANGES: Mapping[str, tuple[str, Callable[[torch.Generator], Callable[[int], torch.Tensor]] | None]] = {
+    "mobilenet-v2": ("mobilenet-v2", None),
+    "mobilenet-v3": ("mobilenet-v3", None),
+    "skewed": ("relu", skew),
+    "outliers": ("relu", outliers),
+}
+"""By the name of a case: what is trained for it, and with what it is then scaled."""
+
+
+def case(name: str, folder: Path, progress: Progress) -> Case:
+    """The case of that name; its network is trained once and then kept in ``folder``."""
+    kind, change = CHANGES[name]
+    images, labels = digits()
+    order = np.random.default_rng(0).permutation(len(images))
+    learning, judging = order[:TRAINED], order[TRAINED:]
+    network = _trained(kind, folder / f"{kind}.safetensors", images[learning], labels[learning], progress)
+    if change is not None:
+        network = scale(network, change(torch.Generator().manual_seed(0)))
+    model = saved(capture(network, images[:1], "image", ["logits"], OPSET), folder / f"{name}.onnx")
+    every = [image.numpy()[None] for image in images]
+    pool, inputs = [every[i] for i in learning], [every[i] for i in judging]
+    return Case(name, "top-1", model, pool, inputs, accuracy(labels[judging].tolist()))
+
+
+def _trained(kind: str, path: Path, images: torch.Tensor, labels: NDArray[np.int64], progress: Progress) -> nn.Module:
+    network = NETWORKS[kind]()
+    if path.is_file():
+        progress.message(f"{path} is there already, and not trained again")
+        return load_weights(network, path).eval()
+    progress.start(EPOCHS, f"training {kind}")
+    torch.manual_seed(0)
+    trained = train(NETWORKS[kind](), images, torch.from_numpy(labels), progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(trained.state_dict(), path)
+    return trained

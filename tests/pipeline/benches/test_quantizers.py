@@ -1,0 +1,188 @@
+"""The comparison of quantizers: real tools in processes of their own on a tiny model, and what is said of them."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from smallmodels import model, run_onnx, target
+
+from pipeline import configfile
+from pipeline.benches.quantization import bench, cases, detector, digits, judge, table
+from pipeline.benches.quantization.bench import Comparison, Entry, Peak
+from pipeline.benches.quantization.child import Failure, Spent
+from pipeline.benches.quantization.contenders import Contender, Job, named
+from pipeline.benches.quantization.judge import Judgement
+from pipeline.benches.quantization.whole import as_compiled
+from pipeline.cli import main
+from pipeline.errors import ConfigError, ModelError
+from pipeline.quantize.engine import Engine
+from pipeline.workspace import Quiet
+
+sys.path.append(str(Path(__file__).parents[1] / "quantize"))
+from enginenets import net, smooth
+
+CONFIG_FILE = Path(__file__).parents[3] / "configs" / "cctv.yaml"
+CONFIG = configfile.load(CONFIG_FILE).config
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("case")
+    inputs = smooth(24, seed=2)
+    made = cases.saved(net(), folder / "net.onnx")
+    reference = [run_onnx(onnx.load(made), {"x": each}) for each in inputs]
+    return cases.Case("tiny", "agreement", made, smooth(12, seed=1), inputs, cases.agreement(reference), images=8)
+
+
+def one(case, name, scheme, folder):
+    (entry,) = bench.compare(case, folder, 1, Quiet(), [named(name)], [scheme])
+    return entry
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("ours fast", "per-tensor"), ("ORT min-max", "per-channel")])
+def test_a_tool_quantizes_in_a_process_of_its_own_and_is_judged_on_the_engine(case, tmp_path, name, scheme):
+    entry = one(case, name, scheme, tmp_path)
+    assert entry.judgement.where == "engine"
+    assert entry.judgement.sqnr_db > 20
+    assert 70 < entry.judgement.points <= entry.floating == 100
+    assert 0 < entry.spent.cpu_seconds < 60
+    assert 50 < entry.spent.peak_mb < 2000
+    assert entry.judgement.floats == 0
+
+
+def test_nncf_is_judged_on_the_engine_too(case, tmp_path):
+    pytest.importorskip("nncf")
+    entry = one(case, "NNCF fast", "per-channel", tmp_path)
+    assert (entry.judgement.where, entry.judgement.sqnr_db > 15) == ("engine", True)
+
+
+def test_what_fails_or_is_not_installed_is_told(case, tmp_path):
+    images = case.draw(0, tmp_path / "images")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    job = Job(tmp_path / "broken.onnx", images, tmp_path / "out.onnx", "per-channel")
+    assert "broken.onnx: is not an ONNX file" in bench.quantized(named("ours fast"), job).reason
+    absent = Contender("absent", ("no_such_package.at_all",), print)
+    assert bench.quantized(absent, job) == Failure("no_such_package is not installed")
+
+
+def test_a_draw_is_the_same_for_the_same_seed_and_takes_images_again_beyond_all(case, tmp_path):
+    first, again, other = (case.draw(seed, tmp_path / name) for seed, name in ((0, "a"), (0, "b"), (1, "c")))
+    contents = [[path.read_bytes() for path in sorted(each.iterdir())] for each in (first, again, other)]
+    assert contents[0] == contents[1] != contents[2]
+    assert len(set(contents[0])) == len(contents[0]) == 8
+    assert len(list(case.draw(0, tmp_path / "many", 30).iterdir())) == 30
+
+
+def test_uint8_and_float_biases_become_what_the_engine_takes_without_other_values():
+    scales = {"sx": np.float32(0.02), "sw": np.array([0.01, 0.03], np.float32), "sy": np.float32(0.05)}
+    zeros = {"zx": np.uint8(100), "zw": np.zeros(2, np.int8), "zy": np.uint8(131)}
+    weight = np.arange(-9, 9, dtype=np.int8).reshape(2, 1, 3, 3)
+    given = model(
+        "g (float[1,1,6,6] x) => (float[1,2,4,4] y) { a = QuantizeLinear (x, sx, zx) b = DequantizeLinear (a, sx, zx)"
+        " v = DequantizeLinear <axis = 0> (w, sw, zw) c = Conv (b, v, bias) d = QuantizeLinear (c, sy, zy)"
+        " y = DequantizeLinear (d, sy, zy) }",
+        **scales, **zeros, w=weight, bias=np.array([0.5, -0.7], np.float32),
+    )  # fmt: skip
+    made = judge.shaped(as_compiled(given))
+    image = np.random.default_rng(0).uniform(-2, 3, (1, 1, 6, 6)).astype(np.float32)
+    assert np.abs(run_onnx(made, {"x": image})["y"] - run_onnx(given, {"x": image})["y"]).max() <= 0.05001
+    (unit,) = Engine(made, target("ethos-u55-256")).units
+    assert unit.reasons == ()  # among them would be the zero point's type, and the bias's
+
+
+def test_a_scale_per_channel_of_an_activation_is_refused():
+    scales = {"s": np.full(3, 0.1, np.float32), "z": np.zeros(3, np.int8)}
+    given = model(
+        "g (float[1,3,4,4] x) => (float[1,3,4,4] y) { a = QuantizeLinear <axis = 1> (x, s, z)"
+        " b = DequantizeLinear <axis = 1> (a, s, z) y = Relu (b) }", **scales
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="is an activation with 3 scales, one per channel"):
+        Engine(given, target("ethos-u55-256"))
+
+
+def test_boxes_and_scores_in_one_tensor_come_apart_as_they_were():
+    given = model(
+        "g (float[1,1,8,16] image) => (float[1,2,2,4] scores, float[1,4,2,4] boxes)"
+        " { scores = Conv <strides = [4,4]> (image, s) boxes = Conv <strides = [4,4]> (image, b) }",
+        s=np.random.default_rng(0).normal(size=(2, 1, 4, 4)).astype(np.float32),
+        b=np.random.default_rng(1).normal(size=(4, 1, 4, 4)).astype(np.float32),
+    )
+    joined, split = detector.join(given)
+    image = np.random.default_rng(2).normal(size=(1, 1, 8, 16)).astype(np.float32)
+    one_tensor, apart = run_onnx(joined, {"image": image}), run_onnx(given, {"image": image})
+    assert list(one_tensor) == ["detections"]
+    assert np.abs(one_tensor["detections"][:, :4]).max() > 10
+    assert one_tensor["detections"][:, 4:].max() < 1
+    for name, values in split(one_tensor).items():
+        np.testing.assert_allclose(values, apart[name], atol=2e-4)
+
+
+@pytest.mark.parametrize("change", [digits.skew, digits.outliers])
+def test_pathologies_change_ranges_but_no_function(change):
+    torch.manual_seed(0)
+    network = digits.unclamped().eval()
+    image = torch.randn(1, 3, digits.SIZE, digits.SIZE)
+    with torch.no_grad():
+        before, weight = network(image), network.features[3].conv[0][1].weight.clone()
+        after = digits.scale(network, change(torch.Generator().manual_seed(0)))(image)
+        ratio = network.features[3].conv[0][1].weight / weight
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
+    assert 60 < float(ratio.max() / ratio.min()) <= digits.SKEW
+
+
+def test_what_is_missing_is_told_and_the_rest_runs(tmp_path):
+    with pytest.raises(ConfigError, match=r"is no case: mobilnet-v2 .did you mean mobilenet-v2"):
+        bench.run(CONFIG, tmp_path, tmp_path / "out", ["mobilnet-v2"], 1, Quiet())
+    found = bench.run(CONFIG, tmp_path, tmp_path / "out", ["cctv", "cctv-joined"], 1, Quiet())
+    assert set(found.missing) == {"cctv", "cctv-joined"}
+    assert "pipeline run the cctv config first" in found.missing["cctv"]
+    assert "- cctv: left out: " in table.markdown(found)
+
+
+def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench-quant", str(CONFIG_FILE), "--only", "vgg", "--out", str(tmp_path)])
+    assert stopped.value.code == 1
+    assert "--only: is no case: vgg" in capsys.readouterr().err
+
+
+def entry(name, points, seed=0, scheme="per-channel", floats=0, seconds=1.0):
+    spent = Spent(seconds, seconds, 100.0)
+    return Entry("tiny", "top-1", scheme, name, seed, 90.0, spent, Judgement(points, 30.0, "engine", floats))
+
+
+def test_a_verdict_counts_only_what_is_beyond_the_draws_noise():
+    peers = [entry("ORT min-max", 88.0), entry("ORT min-max", 89.0, seed=1), entry("NNCF fast", 80.0)]
+    for ours, word in (((89.0, 89.2), "tie"), ((89.9, 90.0), "better"), ((87.0, 87.1), "worse")):
+        (verdict,) = table.verdicts([*peers, *(entry("ours best", p, seed=i) for i, p in enumerate(ours))])
+        assert (verdict.best_peer, verdict.word) == ("ORT min-max", word)
+        assert verdict.noise == pytest.approx(1.0)
+
+
+def test_the_tables_show_losses_times_memory_and_failures():
+    failed = Entry("tiny", "top-1", "per-channel", "NNCF fast", 0, 90.0, Failure("nncf is not installed"), None)
+    odd = Entry("tiny", "top-1", "per-tensor", "ORT entropy", 0, 90.0, Spent(1, 1, None),
+                Judgement(45.0, 3.0, "onnxruntime", None, "y: has 3 scales"))  # fmt: skip
+    entries = [
+        entry("ours fast", 89.5, seconds=0.5), entry("ours best", 90.0), entry("ORT min-max", 88.0),
+        entry("ORT min-max", 89.0, seed=1), failed, odd,
+    ]  # fmt: skip
+    peaks = [Peak("ours fast", 50, Spent(1, 1, 200.0)), Peak("ours fast", 1000, Failure("ended by signal 9"))]
+    comparison = Comparison(entries, peaks, {"cctv": "there is no trained detector"})
+    text = table.markdown(comparison)
+    assert "| ours best | 0.00 (30.0 dB) |" in text
+    assert "| ORT min-max | 1.50 ±0.50 (30.0 dB) |" in text
+    assert "| ours best against the best peer | better (ORT min-max) |" in text
+    assert "| NNCF fast | failed |" in text
+    assert "- tiny, per-channel, NNCF fast: nncf is not installed" in text
+    assert "| tiny | 0.50 | 0.50 |" in text
+    assert "| ours fast | 200 | failed |" in text
+    assert "- ORT entropy was run in ONNX Runtime, for the engine says: y: has 3 scales" in text
+    document = json.loads(table.document(comparison))
+    assert document["schema"] == table.SCHEMA
+    assert document["verdicts"][0]["word"] == "better"
+    assert len(document["entries"]) == 6
