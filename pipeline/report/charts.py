@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.report.drawing import FIRST, INK, LINE, SECOND, blank, legend, style, svg
+from pipeline.report.drawing import FIRST, INK, SECOND, blank, legend, style, svg
 from pipeline.report.formats import decibel
 from pipeline.report.headline import Accuracy
 from pipeline.report.results import Epoch, LadderPoint, LayerError, TraceEvent
@@ -99,7 +99,7 @@ def ladder(points: Sequence[LadderPoint]) -> str:
     front = sorted((ms, point.sqnr_db) for point, ms in known if point.front)
     with style("ladder"):
         figure, axes = blank(7.2, 3.0)
-        axes.step(*zip(*front, strict=True), where="post", color=LINE, linewidth=1.5)
+        axes.step(*zip(*front, strict=True), where="post", color=INK, linewidth=1.2)
         for chosen, marker, colour, name in (
             ([(ms, p.sqnr_db) for p, ms in known if not p.kept], "o", FIRST, "tried"),
             ([(ms, p.sqnr_db) for p, ms in known if p.kept], "D", SECOND, "kept"),

@@ -15,14 +15,14 @@ from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.stages import train
 from pipeline.tasks.detection.learner import AVERAGE_DECAY, follow_weights, progress
 from pipeline.training.launch import place
-from pipeline.workspace import Context
+from pipeline.workspace import Context, Quiet
 
 ROOT = Path(__file__).parents[3]
 LEARNING = {"epochs": 12, "learning_rate": 0.01, "augment": {"scale": 0, "shift": 0, "colour": 0}}
 """What finds the people of the tiny clip in about two seconds."""
 
 
-class Listener:
+class Listener(Quiet):
     """A ``Progress`` that remembers."""
 
     def __init__(self):

@@ -9,13 +9,13 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from pipeline.config import RunConfig
 from pipeline.errors import DataError
 from pipeline.training.launch import Place, launch
-from pipeline.workspace import Context
+from pipeline.workspace import Context, Quiet
 
 HERE = Place("cpu", 1, 1, 0)
 TWO = Place("cpu", 2, 1, None)
 
 
-class Listener:
+class Listener(Quiet):
     """A ``Progress`` that remembers every call."""
 
     def __init__(self):
@@ -33,11 +33,15 @@ class Listener:
     def metric(self, name, value, step):
         self.calls.append(("metric", name, value, step))
 
+    def trial(self, what, numbers):
+        self.calls.append(("trial", what, numbers))
+
 
 def talk(context, where):
     context.progress.start(3, f"{where.world} processes")
     context.progress.advance()
     context.progress.advance(2)
+    context.progress.trial("a way", {"seconds": 2.5})
     context.progress.metric("ap50", 0.5, 0)
     context.progress.message("done")
     names = ("LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -58,7 +62,13 @@ def context(tiny_settings, tmp_path):
     return Context(RunConfig(**tiny_settings), tmp_path, {}, Listener())
 
 
-SAID = [("advance", 1), ("advance", 2), ("metric", "ap50", 0.5, 0), ("message", "done")]
+SAID = [
+    ("advance", 1),
+    ("advance", 2),
+    ("trial", "a way", {"seconds": 2.5}),
+    ("metric", "ap50", 0.5, 0),
+    ("message", "done"),
+]
 
 
 def test_one_process_trains_here(context):
