@@ -149,11 +149,15 @@ def channels_last(array: NDArray[np.generic]) -> NDArray[np.generic]:
 
 def compared(what: str, found: Tensors, expected: Tensors) -> str:
     """``0 of N bytes``; raises ``ModelError`` where one differs."""
-    differing = sum(int((found[name] != value).sum()) for name, value in expected.items())
+    differing = sum(int((_bytes(found[name]) != _bytes(value)).sum()) for name, value in expected.items())
     total = sum(value.nbytes for value in expected.values())
     if differing:
         raise ModelError(f"{differing} of {total} bytes differ", where=what, fix="report it: they are proven equal")
     return f"0 of {total:,} bytes"
+
+
+def _bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def memory(subject: Subject) -> Row:

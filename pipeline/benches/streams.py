@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -47,7 +47,7 @@ def rows(config: RunConfig, folder: Path, progress: Progress) -> Iterator[Row]:
     """Frames per second and cold starts; nothing for a use case without a video.
 
     Raises:
-        ModelError: the use case has not been run to its end.
+        ModelError: the use case has not been run to its end, or its video cannot be played or is too short.
         BundleError: its bundle cannot be opened.
     """
     path, model = folder / "package" / f"{config.name}.npub", folder / "export" / MODEL
@@ -86,7 +86,7 @@ def played(session: Session, video: Path, frames: int = FRAMES) -> float:
     times: list[float] = []
     options = Options(limit=frames)
     play_all(Fixed(session), (str(video),), options, listen=lambda result: times.append(time.perf_counter()))
-    return (len(times) - 1) / (times[-1] - times[0])
+    return _rate(times, video)
 
 
 def looped(opened: Bundle, model: bytes, video: Path, frames: int = FRAMES) -> float:
@@ -106,6 +106,13 @@ def looped(opened: Bundle, model: bytes, video: Path, frames: int = FRAMES) -> f
             boxes = decode(outputs, manifest.decoder, placement, (pixels.shape[1], pixels.shape[0]))
             tracker.update(boxes, frame.time)
             times.append(time.perf_counter())
+    return _rate(times, video)
+
+
+def _rate(times: Sequence[float], video: Path) -> float:
+    """Frames per second between the first of ``times`` and the last; raises ``ModelError`` for fewer than two."""
+    if len(times) < 2:
+        raise ModelError(f"gave {len(times)} frames; a rate needs two", where=video)
     return (len(times) - 1) / (times[-1] - times[0])
 
 
@@ -125,7 +132,10 @@ def _cold_start(path: Path, video: Path, delegate: str) -> Row:
     words = [sys.executable, "-m", "runtime", path, "--source", video, "--limit", "1", "--json", "--delegate", delegate]
     seconds = []
     for _ in range(STARTS):
-        done = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True)
+        done = subprocess.run([str(word) for word in words], check=False, capture_output=True, text=True)
+        if done.returncode:
+            last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
+            raise ModelError(f"npu-run does not play {video}: {last}", where=path)
         seconds.append(json.loads(done.stdout)["cold_start_s"])
     how = f"from a process's start to the first frame's boxes, tracked; fastest of {STARTS}"
     known = [each for each in seconds if each is not None]

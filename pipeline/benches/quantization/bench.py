@@ -92,7 +92,10 @@ def run(config: RunConfig, runs: Path, folder: Path, only: Sequence[str], seeds:
         except ModelError as error:
             missing[name] = str(error)
             continue
-        entries += compare(case, folder / "work", seeds, progress)
+        try:
+            entries += compare(case, folder / "work", seeds, progress)
+        finally:
+            shutil.rmtree(folder / "work", ignore_errors=True)
         if name == MEMORY_CASE:
             peaks += memory(case, folder / "work", progress)
     shutil.rmtree(folder / "work", ignore_errors=True)
@@ -143,8 +146,12 @@ def compare(
 
 
 def _entry(case: Case, real: Reference, contender: Contender, job: Job, seed: int) -> Entry:
-    spent = quantized(contender, job)
-    judgement = None if isinstance(spent, Failure) else judge.judge(case, real, job.out, job.scheme)
+    spent, judgement = quantized(contender, job), None
+    if not isinstance(spent, Failure):
+        try:
+            judgement = judge.judge(case, real, job.out, job.scheme)
+        except ModelError as error:
+            spent = Failure(str(error))
     return Entry(case.name, case.metric, job.scheme, contender.name, seed, real.points, spent, judgement)
 
 

@@ -50,6 +50,9 @@ def spawn(contender: Contender, job: Job) -> Spent | Failure:
     """Let ``contender`` do ``job`` in a process of its own."""
     words = [contender.name, job.scheme, str(job.model), str(job.images), str(job.out)]
     command = [sys.executable, "-m", __name__, *words]
+    spent = job.out.with_suffix(".json")
+    for left in (job.out, spent):  # of the contender before
+        left.unlink(missing_ok=True)
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=os.environ | QUIET, timeout=LONGEST
@@ -61,7 +64,7 @@ def spawn(contender: Contender, job: Job) -> Spent | Failure:
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         return Failure(lines[-1] if lines else f"exit code {done.returncode}")
-    return Spent(**json.loads(job.out.with_suffix(".json").read_text()))
+    return Spent(**json.loads(spent.read_text())) if job.out.is_file() else Failure("it wrote no file")
 
 
 def peak_mb() -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
@@ -20,6 +20,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.transforms import v2
 
 from pipeline.benches.quantization.cases import Case, accuracy, saved
+from pipeline.files import write_atomically
 from pipeline.graph.capture import capture
 from pipeline.tasks.inference import load_weights
 from pipeline.workspace import Progress
@@ -163,5 +164,5 @@ def _trained(kind: str, path: Path, images: torch.Tensor, labels: NDArray[np.int
     torch.manual_seed(0)
     trained = train(NETWORKS[kind](), images, torch.from_numpy(labels), progress)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(trained.state_dict(), path)
+    write_atomically(path, save(trained.state_dict()))
     return trained

@@ -12,12 +12,13 @@ import onnxruntime as ort
 from pipeline.benches.quantization.cases import Case, Outputs, Real
 from pipeline.benches.quantization.contenders import TARGETS, Scheme
 from pipeline.benches.quantization.whole import as_compiled
-from pipeline.errors import UserError
+from pipeline.errors import ModelError, UserError, one_line
 from pipeline.graph.opening import open_model
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.score import Noise
 from pipeline.targets import library
 from pipeline.targets.inheritance import SHIPPED
+from runtime.delegates.cpu import LOAD_ERRORS
 
 Where = Literal["engine", "onnxruntime"]
 
@@ -56,12 +57,19 @@ def reference(case: Case) -> Reference:
 
 
 def judge(case: Case, real: Reference, path: Path, scheme: Scheme) -> Judgement:
-    """The QDQ file ``path``, made from the model of ``case``, whose float figures are ``real``."""
+    """The QDQ file ``path``, made from the model of ``case``, whose float figures are ``real``.
+
+    Raises:
+        ModelError: neither the engine nor ONNX Runtime takes the file.
+    """
     try:
         engine = Engine(shaped(as_compiled(open_model(path).model)), library.load(SHIPPED / f"{TARGETS[scheme]}.yaml"))
         outputs: Sequence[Outputs] = [engine.run(each) for each in case.inputs]
-    except UserError as error:
-        outputs = list(_run(path, case.inputs))
+    except (UserError, onnx.shape_inference.InferenceError) as error:
+        try:
+            outputs = list(_run(path, case.inputs))
+        except LOAD_ERRORS as other:
+            raise ModelError(f"neither the engine nor ONNX Runtime takes it: {one_line(other)}", where=path) from error
         return Judgement(case.points(outputs), _sqnr(real.outputs, outputs), "onnxruntime", None, str(error))
     floats = sum(len(unit.nodes) for unit in engine.units if unit.program is None)
     return Judgement(case.points(outputs), _sqnr(real.outputs, outputs), "engine", floats)

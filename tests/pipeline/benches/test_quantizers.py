@@ -1,6 +1,7 @@
 """The comparison of quantizers: real tools in processes of their own on a tiny model, and what is said of them."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from smallmodels import model, run_onnx, target
 
 from pipeline import configfile
-from pipeline.benches.quantization import bench, cases, detector, digits, judge, table
+from pipeline.benches.quantization import bench, cases, child, detector, digits, judge, table
 from pipeline.benches.quantization.bench import Comparison, Entry, Peak
 from pipeline.benches.quantization.child import Failure, Spent
 from pipeline.benches.quantization.contenders import Contender, Job, named
@@ -67,6 +68,40 @@ def test_what_fails_or_is_not_installed_is_told(case, tmp_path):
     assert "broken.onnx: is not an ONNX file" in bench.quantized(named("ours fast"), job).reason
     absent = Contender("absent", ("no_such_package.at_all",), print)
     assert bench.quantized(absent, job) == Failure("no_such_package is not installed")
+
+
+def test_a_tool_that_writes_nothing_is_not_judged_by_the_file_before(case, tmp_path, monkeypatch):
+    images = case.draw(0, tmp_path / "images")
+    job = Job(case.model, images, tmp_path / "out.onnx", "per-channel")
+    job.out.write_bytes(case.model.read_bytes())
+    job.out.with_suffix(".json").write_text('{"seconds": 1, "cpu_seconds": 1, "peak_mb": 1}')
+    monkeypatch.setattr(child.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
+    assert child.spawn(named("ours fast"), job) == Failure("it wrote no file")
+    monkeypatch.setattr(child.subprocess, "run", late)
+    assert child.spawn(named("ours fast"), job) == Failure("not done after 1800 s")
+
+
+def late(command, timeout, **_):
+    raise subprocess.TimeoutExpired(command, timeout)
+
+
+def test_a_file_that_nothing_runs_is_a_failure_and_no_end(case, tmp_path, monkeypatch):
+    def damaged(contender, job):
+        job.out.write_bytes(b"no model")
+        return Spent(1.0, 1.0, 1.0)
+
+    monkeypatch.setattr(bench, "quantized", damaged)
+    entry = one(case, "ours fast", "per-channel", tmp_path)
+    assert entry.judgement is None
+    assert "neither the engine nor ONNX Runtime takes it" in entry.spent.reason
+
+
+def test_pairs_without_a_zero_point_stay():
+    given = model(
+        "g (float[1,4] x) => (float[1,4] y) { a = QuantizeLinear (x, s) b = DequantizeLinear (a, s) y = Relu (b) }",
+        s=np.float32(0.1),
+    )
+    assert [n.op_type for n in as_compiled(given).graph.node] == [n.op_type for n in given.graph.node]
 
 
 def test_a_draw_is_the_same_for_the_same_seed_and_takes_images_again_beyond_all(case, tmp_path):

@@ -1,5 +1,7 @@
 """What bench measures of streams: the same work on both sides, and nothing where there is no video."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,3 +29,15 @@ def test_a_use_case_that_was_not_run_has_nothing_to_measure(tmp_path, request):
     config = load(request.config.rootpath / CCTV).config
     with pytest.raises(ModelError, match="there is no bundle to measure"):
         list(streams.rows(config, tmp_path, Quiet()))
+
+
+@pytest.mark.parametrize("times", [[], [1.0]])
+def test_a_video_of_less_than_two_frames_has_no_rate(times):
+    with pytest.raises(ModelError, match=rf"short.mp4: gave {len(times)} frames; a rate needs two"):
+        streams._rate(times, Path("short.mp4"))
+    assert streams._rate([1.0, 1.5], Path("short.mp4")) == 2
+
+
+def test_a_process_that_cannot_play_says_why(tmp_path):
+    with pytest.raises(ModelError, match=r"npu-run does not play .*cannot be read"):
+        streams._cold_start(tmp_path / "none.npub", tmp_path / "none.mp4", "cpu")
