@@ -3,8 +3,9 @@
 Between an operator that makes channels and those that read them, each channel may be divided by a factor and multiplied
 again: cross-layer equalization (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
 Correction", ICCV 2019) evens the weights, SmoothQuant (Xiao et al., ICML 2023) moves outlier channels of activations
-into weights. A clamp such as ReLU6 stays as it is: channels that reach its limit keep their size, and no other is
-scaled beyond it, which a common factor of all channels makes no poorer. High biases are absorbed into what follows.
+into weights. A clamp such as ReLU6 stays as it is: channels that reach its limit keep their size, and no other is made
+larger, however small calibration saw it: the clamp would cut it on images that were not seen. Made smaller, a channel
+that comes to the limit on such an image goes beyond it. High biases are absorbed into what follows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -239,6 +240,8 @@ class _Work:
         self.model = copied(model)
         self.layers: dict[str, tuple[Node, _Layer]] = {}
         self.channels = {n: Channels(c.low.copy(), c.high.copy(), c.mean.copy()) for n, c in channels.items()}
+        self.divided: dict[str, Values] = {}
+        """By what each maker's channels were divided in all, by its name."""
 
     def sweep(self, places: Sequence[Pair], scheme: Scheme, aim: Aim) -> None:
         """Even all ``places`` until they have settled."""
@@ -274,14 +277,13 @@ class _Work:
         return factor if pair.ceiling is None else self._under(pair, factor)
 
     def _under(self, pair: Pair, factor: Values) -> Values:
-        """``factor`` changed so that the clamp cuts the same values as before."""
-        ceiling = pair.ceiling or np.inf
-        reach = np.maximum(self._first(pair).high, 0.0) / (ceiling * CLAMPED)
-        reaching = reach >= 1
+        """``factor`` changed so that the clamp cuts nothing that it would not cut before channels were divided."""
+        floor = 1 / self.divided.get(pair.maker.name, np.ones_like(factor))  # undoes what made a channel smaller
+        reaching = self._first(pair).high >= (pair.ceiling or np.inf) * CLAMPED
         if not reaching.any():
-            return factor * max(float((reach / factor).max()), np.finfo(np.float64).tiny) if reach.any() else factor
+            return factor * float((floor / factor).max())
         factor = factor / np.exp(np.log(factor[reaching]).mean())
-        return np.where(reaching, 1.0, np.maximum(factor, reach))
+        return np.where(reaching, 1.0, np.maximum(factor, floor))
 
     def _first(self, pair: Pair) -> Channels:
         """What the first tensor of ``pair`` took that statistics were kept of; a clamp leaves its limit visible."""
@@ -294,6 +296,7 @@ class _Work:
     def rescale(self, pair: Pair, factor: Values) -> float:
         """Divide and multiply; returns by how much, as the largest logarithm beyond what all channels share."""
         self.layer(pair.maker).divide_out(factor)
+        self.divided[pair.maker.name] = self.divided.get(pair.maker.name, 1.0) * factor
         for reader in pair.readers:
             self.layer(reader).multiply_into(factor)
         for name in {t.name for t in pair.tensors} & self.channels.keys():

@@ -62,7 +62,7 @@ class Recipe(_Part):
     absorb_high_bias: bool = True
     rescue: bool = Field(False, description="even channels far beyond the others, with range minmax and nothing tried")
     rounding: Literal["nearest", "compensated"] = "nearest"
-    bias_correction: Literal["off", "fast", "full"] = "off"
+    bias_correction: Literal["off", "fast", "full"] = Field("off", description="full tries fast first")
     learning_images: int = Field(16, ge=1, description="of the calibration images, to round and correct with")
     judging_images: int = Field(16, ge=1, description="of the others, to decide with")
     overrides: tuple[Override, ...] = ()

@@ -308,10 +308,10 @@ class _Again:
 
 
 def _recover(trials: _Trials) -> None:
-    """Round the weights and correct the biases of the best state so far."""
+    """Round the weights and correct the biases of the best state so far; what is cheap is tried before what is not."""
     if trials.best is None:
         return
-    if trials.recipe.bias_correction == "fast":
+    if trials.recipe.bias_correction != "off":
         state = trials.best[0]
         trials.judge("biases corrected, fast", lambda: _corrected(state))
     if trials.recipe.rounding == "compensated":
@@ -328,7 +328,10 @@ def _corrected(state: State) -> State:
 
 
 def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State:
-    """``state`` with ``change`` made at every unit that is better for it, on the engine, in order."""
+    """``state`` with ``change`` made at every unit that is better for it, on the engine, in order.
+
+    What a unit should compute is what the float model does, whatever the weights and biases of ``state`` have become.
+    """
     engine = Engine(state.quantized(), trials.target)
     images = [*trials.images.learning, *trials.images.judging]
     learn = len(trials.images.learning)
@@ -336,6 +339,6 @@ def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State
         images = list(trials.images.learning)
     progress = trials.search.progress
     progress.start(len(engine.units), "correcting operators")
-    steps = counted(walk(engine, state.model, images), progress)
+    steps = counted(walk(engine, state.real, images), progress)
     changed = [step.node.name for step in steps if change(step, learn)]
     return replace(state, model=writeback.written(state.model, engine, changed), exact=state.real)

@@ -7,7 +7,7 @@ from smallmodels import PER_CHANNEL, images, model, run_onnx, target
 from pipeline.graph.fusion import clip_range
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
-from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.calibrate import Tap, calibrate
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.equalization import equalize, pairs, rescue
 from pipeline.quantize.findings import of_statistics
@@ -64,6 +64,27 @@ def test_the_function_stays(aim, absorb, clamp):
         exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
         np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
     assert {clip_range(n) for n in view(moved).nodes if n.op == "Clip"} <= {(0.0, 6.0)}
+
+
+def first_weight(floating):
+    return next(n for n in view(floating).nodes if n.op == "Conv").required(1).real
+
+
+@pytest.mark.parametrize("aim", ["weights", "activations", "both"])
+def test_a_clamp_cuts_nothing_more_on_images_brighter_than_any_seen(aim):
+    floating = skewed("Clip (a, zero, six)", "Clip (c, zero, six)")
+    dim = calibrate(floating, view(floating), images(SHAPE, count=8, low=-0.3, high=0.3)).channels
+    assert (dim["b"].high == 0).any()  # a channel that is dead on what was seen
+    moved, _ = equalize(floating, dim, PER_TENSOR, aim, absorb=True)
+    divided = (first_weight(floating) / first_weight(moved))[:, :1, 0, 0, None]
+    assert divided.max() > 1.1  # something is evened still
+    before, after = Tap(floating, ["b"]), Tap(moved, ["b"])
+    brighter = 0
+    for image in images(SHAPE, count=8):
+        wanted = before.read(image)["b"]
+        assert (after.read(image)["b"] * divided >= wanted * 0.9999 - 1e-4).all()
+        brighter += (wanted.max(axis=(0, 2, 3)) > 1.5 * dim["b"].high).sum()
+    assert brighter > 0
 
 
 @pytest.mark.parametrize("aim", ["weights", "both"])

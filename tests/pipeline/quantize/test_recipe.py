@@ -71,7 +71,7 @@ def test_each_trial_is_kept_only_if_it_is_the_best_so_far():
     )
     found, notes = tried(best)
     assert not notes
-    assert len({t.what for t in found.trials}) == len(found.trials) == 6
+    assert len({t.what for t in found.trials}) == len(found.trials) == 7
     level = -np.inf
     for trial in found.trials:
         assert trial.kept == (trial.sqnr_db > level)

@@ -2,15 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 from enginenets import SHAPE, net
-from smallmodels import images, target
+from smallmodels import images, run_onnx, target
 
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
-from pipeline.quantize import scheme, trials
+from pipeline.quantize import correction, scheme, trials
 from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.engine import Engine
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.split import split
@@ -107,6 +109,30 @@ def test_a_search_tells_what_it_does_and_what_is_left():
     )
     assert all(done == total > 0 for done, total in told.counts.values())
     assert {"calibrating the equalized model", *(f"judging {t.what}" for t in found.trials)} == told.counts.keys()
+
+
+def test_every_pass_aims_at_the_float_model_and_what_was_judged_is_what_is_written(monkeypatch):
+    floating, seen = net(), images(SHAPE, count=12)
+    aimed, correct = [], correction.correct
+
+    def watched(step, learn):
+        if step.outputs()[0][1] == "y":
+            aimed.extend(values["y"] for values in step.reals)
+        return correct(step, learn)
+
+    monkeypatch.setattr(correction, "correct", watched)
+    recipe = Recipe(range=("minmax",), rounding="compensated", bias_correction="full")
+    parts, _ = split(12, recipe, lambda: seen, lambda places: [seen[p] for p in places])
+    found = trials.run(floating, calibrate(floating, view(floating), seen), parts, recipe, TARGET, scheme.of(TARGET))
+    assert [t.what for t in found.trials if t.kept][1:3] == [
+        "biases corrected, fast",
+        "weights rounded for the outputs",
+    ]
+    learnt = [run_onnx(floating, {"x": image})["y"] for image in (*parts.learning, *parts.judging)]
+    np.testing.assert_allclose(aimed, learnt, atol=1e-5)
+    written = Engine(found.state.quantized(), TARGET)
+    wanted = [run_onnx(floating, {"x": image}) for image in parts.judging]
+    assert trials.score(written, parts.judging, wanted) == found.score
 
 
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path):
