@@ -6,7 +6,9 @@ model, other images, another recipe or another target is started anew.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,6 +45,7 @@ class Journal:
         lines = _lines(path)
         if lines[:1] == [{"search": key}]:
             self._scores = {str(line["what"]): _score(line) for line in lines[1:]}
+            self._cut()
         else:
             self._write("w", {"search": key})
 
@@ -64,14 +67,25 @@ class Journal:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
+    def _cut(self) -> None:
+        """Take away a last line that was cut off, so that the next one begins a line."""
+        if self._path is not None:
+            whole = self._path.read_bytes().rfind(b"\n") + 1
+            with _writing(self._path):
+                os.truncate(self._path, whole)
+
     def _write(self, mode: str, line: Mapping[str, object]) -> None:
-        if self._path is None:
-            return
-        try:
-            with self._path.open(mode) as file:
+        if self._path is not None:
+            with _writing(self._path), self._path.open(mode) as file:
                 file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise ModelError(f"cannot be written: {error.strerror or error}", where=self._path) from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(f"cannot be written: {error.strerror or error}", where=path) from error
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

@@ -86,7 +86,7 @@ def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Real]) -> Iter
     nodes, counts = {n.name: n for n in graph.nodes}, users(graph)
     floats = Floats(model, graph)
     kept = {t.wire for t in engine.graph.outputs}
-    uses = last_uses([u.piece for u in engine.units], kept)
+    uses, reads = last_uses([u.piece for u in engine.units], kept), _last_reads(engine, nodes)
     (given,) = engine.graph.inputs
     integers = [engine.enter(image) for image in images]
     reals: list[dict[str, Real]] = [{real_name(engine, given): image} for image in images]
@@ -94,17 +94,38 @@ def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Real]) -> Iter
         feeds = [{t.wire: values[t.wire] for t in unit.piece.inputs} for values in integers]
         if unit.name not in nodes:  # brings a tensor to another type: nothing that the float model computes
             _convert(engine, unit, feeds, integers, reals)
-            continue
-        made, node = [floats.run(unit, values) for values in reals], nodes[unit.name]
-        sole = all(counts[t.name] == 1 for t in node.inputs if t is not None and t.constant is not None)
-        step = Step(engine, unit, node, sole, reals, made, feeds)
-        yield step
-        for values, result, real, new in zip(integers, step.results(), reals, made, strict=True):
-            values.update(result)
-            real.update(new)
+        else:
+            made, node = [floats.run(unit, values) for values in reals], nodes[unit.name]
+            sole = all(counts[t.name] == 1 for t in node.inputs if t is not None and t.constant is not None)
+            step = Step(engine, unit, node, sole, reals, made, feeds)
+            yield step
+            for values, result, real, new in zip(integers, step.results(), reals, made, strict=True):
+                values.update(result)
+                real.update(new)
+        for values, real in zip(integers, reals, strict=True):
             for tensor in uses.get(index, ()):
                 values.pop(tensor.wire, None)
-                real.pop(real_name(engine, tensor), None)
+            for name in reads.get(index, ()):
+                real.pop(name, None)
+
+
+def _last_reads(engine: Engine, nodes: Mapping[str, Node]) -> Mapping[int, Sequence[str]]:
+    """For each unit's place the names of real values that nothing behind it reads.
+
+    The float model's operators read a tensor by its own name where the engine reads it converted, so what reads the
+    converted one reads both.
+    """
+    final: dict[str, int] = {}
+    source: dict[str, str] = {}
+    for index, unit in enumerate(engine.units):
+        names = [real_name(engine, t) for t in (*unit.piece.inputs, *unit.piece.outputs)]
+        if unit.name not in nodes:
+            source[names[1]] = source.get(names[0], names[0])
+        final |= {each: index for name in names for each in (name, source.get(name, name))}
+    reads: dict[int, list[str]] = {}
+    for name, index in final.items():
+        reads.setdefault(index, []).append(name)
+    return reads
 
 
 def _convert(

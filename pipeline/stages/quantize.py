@@ -37,7 +37,16 @@ from pipeline.quantize.trials import Search, Trial
 from pipeline.quantizing import ladder as ladders
 from pipeline.quantizing.ladder import Ground, Ladder, climb
 from pipeline.quantizing.price import pricer
-from pipeline.stages.common import ENCODINGS, ERRORS, FLOAT_MODEL, JOURNAL, LADDER, QUANTIZED_MODEL, RECIPE
+from pipeline.stages.common import (
+    ENCODINGS,
+    ERRORS,
+    FLOAT_MODEL,
+    JOURNAL,
+    LADDER,
+    QUANTIZED_MODEL,
+    RECIPE,
+    TRAINED_JOURNAL,
+)
 from pipeline.targets import library
 from pipeline.targets.profile import Target
 from pipeline.tasks import Infer, Pixels, Task
@@ -56,7 +65,8 @@ def run(context: Context) -> Result:
     Writes ``float.onnx``, ``quantized.onnx`` (with quantize/dequantize pairs), ``encodings.json`` (ranges and scales),
     ``recipe.yaml`` (what was asked for, with which images, and what came out) and ``errors.json`` (one row per layer).
     With ``quantize.ladder`` also ``ladder.json``, every quantization that was judged with its estimated cost.
-    While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on.
+    While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on; and
+    ``trained.trials.jsonl`` what was measured of weights trained with rounding.
 
     Returns:
         ``float_ap50``, ``float_ap`` of the float ONNX model; ``ap50``, ``ap`` of the int8 model as the integer
@@ -90,7 +100,8 @@ def run(context: Context) -> Result:
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
     _save_recipe(context.out / RECIPE, recipe, {**used, "metrics": metrics})
-    (context.out / JOURNAL).unlink(missing_ok=True)
+    for journal in (JOURNAL, TRAINED_JOURNAL):
+        (context.out / journal).unlink(missing_ok=True)
     drop = float_scores["ap50"] - int8_scores["ap50"]
     return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
 
@@ -161,9 +172,7 @@ def _search(
     calibration = calibrate(model, view(model), counted(watched, progress), histograms)
     calibrated = Calibrated(images=calibration.images, digest=watched.digest())
     parts, notes = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
-    journal = Journal(context.out / JOURNAL, key_of(model, calibrated.digest, recipe, wanted.target))
-    if len(journal):
-        progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
+    journal = _journal(context, JOURNAL, key_of(model, calibrated.digest, recipe, wanted.target))
     search = Search(journal, Budget(section.budget), progress)
     scheme = schemes.of(wanted.target, recipe.power_of_two)
     found = trials.run(model, calibration, parts, recipe, wanted.target, scheme, search)
@@ -172,12 +181,22 @@ def _search(
         if trained is not found:  # other weights: only its layers can be climbed, against its own float form
             found, model = trained, trained.state.model
             wanted = replace(wanted, recipe=recipes.PRESETS["best"])
+            key = key_of(found.state.quantized(), calibrated.digest, wanted.recipe, wanted.target)
+            search = replace(search, journal=_journal(context, TRAINED_JOURNAL, key))
     ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found) if section.ladder else None
     untried = (*found.untried, *(() if ladder is None else ladder.untried))
     for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
         progress.message(note)
     used = {"calibrated": calibrated, "kept": ladders.kept(found.trials, ladder)}
     return found.state if ladder is None else ladder.state, used
+
+
+def _journal(context: Context, name: str, key: str) -> Journal:
+    """The journal ``name`` of the search ``key``; says what it knows."""
+    journal = Journal(context.out / name, key)
+    if len(journal):
+        context.progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
+    return journal
 
 
 def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Found:
@@ -189,9 +208,11 @@ def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Fo
     network = QuantizedNetwork(state.model, state.encodings, find_contract(wanted.target.contract))
     task = tasks.load(config.model_copy(update={"train": settings}))
     cache = context.out / "cache"
-    learner = task.learner(cache, progress, network)
-    finetune(learner, settings, progress, what)
-    rmtree(cache, ignore_errors=True)
+    try:
+        learner = task.learner(cache, progress, network)
+        finetune(learner, settings, progress, what)
+    finally:
+        rmtree(cache, ignore_errors=True)
     made = replace(state, model=cast("QuantizedNetwork", learner.averaged).written(), exact=None)
     before, after = (wanted.measured.of(each.quantized()) for each in (state, made))
     kept = after["ap50"] > before["ap50"]

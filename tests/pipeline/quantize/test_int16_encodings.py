@@ -18,6 +18,7 @@ from pipeline.quantize.engine import Engine
 from pipeline.quantize.ptq import Choosing, quantize
 from pipeline.quantize.scheme import Scheme, of
 from pipeline.quantize.sensitivity import sensitivities
+from pipeline.quantize.walk import walk
 from pipeline.targets.profile import Target
 
 SHAPE = (1, 3, 8, 8)
@@ -149,3 +150,18 @@ def test_layers_are_walked_across_the_types():
     narrow = Engine(check(qdq.insert(floating, encoded()), "test"), BOTH)
     before = sensitivities(narrow, floating, images(SHAPE, count=2))
     assert rows[0].alone_db > before[0].alone_db + 1
+
+
+def test_a_tensor_that_both_types_read_in_turn_is_there_for_each_and_gone_after_the_last():
+    weights = {w: np.random.default_rng(7).normal(size=(3, 3, 1, 1)).astype(np.float32) for w in "abcd"}
+    floating = model(
+        "g (float[1,3,8,8] x) => (float[1,3,8,8] u, float[1,3,8,8] n, float[1,3,8,8] z)"
+        " { t = Conv (x, a) \n u = Conv (t, b) \n n = Conv (t, c) \n z = Conv (t, d) }",
+        **weights,
+    )
+    seen = images(SHAPE, count=2)
+    taken = calibrate(floating, view(floating), seen).histograms
+    scales = quantize(view(floating), taken, of(BOTH), Choosing("mse", wide=frozenset({"u", "z"})))
+    steps = list(walk(Engine(check(qdq.insert(floating, scales), "test"), BOTH), floating, seen))
+    assert [name for step in steps for _, name in step.outputs()] == ["t", "u", "n", "z"]
+    assert steps[-1].real_inputs == [{}, {}]

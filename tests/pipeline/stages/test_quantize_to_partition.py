@@ -222,12 +222,12 @@ def test_a_missed_floor_of_ap50_is_climbed_to_and_what_was_tried_is_kept(tiny):
 class Rising:
     """A measure by which whatever comes later is better, or worse."""
 
-    def __init__(self, by):
-        self.by, self.seen = by, []
+    def __init__(self, by, first=0.5):
+        self.by, self.first, self.seen = by, first, []
 
     def of(self, model):
         self.seen += [] if model in self.seen else [model]
-        return {"ap50": 0.5 + self.by * self.seen.index(model), "ap": 0.1}
+        return {"ap50": self.first + self.by * self.seen.index(model), "ap": 0.1}
 
 
 @pytest.mark.parametrize("better", [True, False])
@@ -251,6 +251,34 @@ def test_what_is_trained_with_rounding_is_kept_only_if_the_measure_gains(tiny, m
     saved = yaml.safe_load((tiny.folder / "quantize" / "recipe.yaml").read_text())
     assert saved["kept"] == (["qat, 1 epoch"] if better else [])
     assert not changed & {"quantize/float.onnx", "quantize/encodings.json"}  # ranges and scales stay
+
+
+def test_what_was_measured_of_weights_trained_otherwise_is_not_taken_for_these(tiny, monkeypatch):
+    def told(rate, stop=3):  # the training, and two trials of the ladder
+        monkeypatch.setattr(quantize, "_Measured", lambda *given: Rising(0.01, first=-9.0))
+        training = QatConfig(epochs=1, learning_rate=rate)
+        climbing = with_quantize(tiny.config, mode="qat", qat=training, ladder=True, max_ap50_drop=0.0)
+        progress = Stopped(stop)
+        with pytest.raises(KeyboardInterrupt):
+            tiny.run("quantize", config=climbing, progress=progress)
+        return [said for said in progress.said if said.startswith("goes on after")]
+
+    assert told(1e-2) == []
+    assert told(2e-2) == []
+    assert told(2e-2) == ["goes on after 2 trials of a run that was stopped"]
+
+
+def test_a_training_that_is_stopped_leaves_no_cache(tiny, monkeypatch):
+    cache = tiny.folder / "quantize" / "cache"
+
+    def finetune(*given):
+        cache.mkdir(parents=True, exist_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantize, "finetune", finetune)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("quantize", config=with_quantize(tiny.config, mode="qat"))
+    assert not cache.exists()
 
 
 def floor(config, value):
