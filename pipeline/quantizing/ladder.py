@@ -80,7 +80,8 @@ class Ladder:
 
     Attributes:
         points: everything that was judged, in order; those on the Pareto front are marked.
-        state: the last one that was kept.
+        state: the last one that was kept: of those that were stood on the one that reaches the floor, or the first with
+            the best accuracy, or where none was measured the last.
         reached: whether it reaches the floor.
         untried: what the budget left no time for.
     """
@@ -117,6 +118,8 @@ class _Climb:
     price: Price
     done: bool = False
     """Whether the floor is reached by what it stands on."""
+    best: tuple[float, int, State] | None = None
+    """The best accuracy that was measured, how many points there were by then, and of what."""
     points: list[Point] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
 
@@ -147,8 +150,18 @@ class _Climb:
         self.points[self.points.index(point)] = replace(point, kept=True, accuracy=accuracy)
         if accuracy is not None:
             ground.search.progress.message(f"{point.rung}: {point.what}: accuracy {accuracy:.4f}")
+            if self.best is None or accuracy > self.best[0]:
+                self.best = accuracy, len(self.points), state
         enough = ground.enough(found.sqnr_db, accuracy)
         self.done = enough and (ground.confirm is None or ground.confirm(model))
+
+    def ended(self) -> Ladder:
+        """What was climbed; of a floor that was missed, only as far as the accuracy rose."""
+        points, state = self.points, self.state
+        if self.best is not None and not self.done:
+            _, length, state = self.best
+            points = [*points[:length], *(replace(point, kept=False) for point in points[length:])]
+        return Ladder(marked(points), state, self.done, tuple(self.untried))
 
 
 def _said(point: Point) -> str:
@@ -177,7 +190,7 @@ def climb(ground: Ground, asked: Found) -> Ladder:
     for rung, offered in RUNGS.items():
         if not climbing.done:
             _layers(climbing, rung, offered)
-    return Ladder(marked(climbing.points), climbing.state, climbing.done, tuple(climbing.untried))
+    return climbing.ended()
 
 
 def _recipes(asked: Recipe) -> Sequence[tuple[str, Recipe]]:
