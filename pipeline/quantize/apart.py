@@ -6,9 +6,9 @@ own, by the CPU that gets the outputs anyway. The arithmetic that turns distance
 weights, and its result, hundreds of pixels wide, has no room in 8 bits either.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 
-from pipeline.graph.view import Graph, Node, Tensor
+from pipeline.graph.view import Graph, Node
 from pipeline.quantize.histogram import Histogram
 
 FAR = 8.0
@@ -40,11 +40,7 @@ def apart(graph: Graph, seen: Mapping[str, Histogram]) -> Set[str]:
         if behind is not None:
             found |= behind
             joins.append(node)
-    before = -1
-    while before != len(found):  # what two readers share is only free once both are found
-        before = len(found)
-        found |= {name for node in joins for part in node.activations for name in _before(graph, part, found)}
-    return found
+    return found | _before(graph, joins, found)
 
 
 def _behind(graph: Graph, node: Node) -> set[str] | None:
@@ -60,23 +56,32 @@ def _behind(graph: Graph, node: Node) -> set[str] | None:
     return names
 
 
-def _before(graph: Graph, tensor: Tensor, floats: Set[str]) -> Iterator[str]:
-    """``tensor`` and what it is made of, as far as that is arithmetic that only makers of ``floats`` read."""
-    maker = graph.producer(tensor.name)
-    alone = all(out.name in floats for reader in graph.consumers(tensor.name) for out in reader.outputs)
-    if maker is None or not alone or graph.is_output(tensor.name) or not _decodes(graph, maker):
-        return
-    yield tensor.name
-    for source in maker.activations:
-        yield from _before(graph, source, floats | {t.name for t in maker.outputs})
+def _before(graph: Graph, joins: Sequence[Node], behind: Set[str]) -> set[str]:
+    """What ``joins`` join and what that is made of, as far as it is arithmetic that only makers of floats read.
+
+    The nodes are in topological order, so backwards all readers of a tensor are known to be in float or not.
+    """
+    decoding, found = _decoding(graph), set[str]()
+    reached = {tensor.name for node in joins for tensor in node.activations}
+    for node in reversed(graph.nodes):
+        name = node.outputs[0].name if node.outputs else ""
+        if name not in decoding or name not in reached or graph.is_output(name):
+            continue
+        if all(out.name in behind or out.name in found for reader in graph.consumers(name) for out in reader.outputs):
+            found.add(name)
+            reached |= {source.name for source in node.activations}
+    return found
 
 
-def _decodes(graph: Graph, node: Node) -> bool:
-    """Whether ``node`` is arithmetic with a constant, or only joins, moves and combines what is."""
-    if not node.standard or len(node.outputs) != 1:
-        return False
-    if node.op in ARITHMETIC and len(node.activations) == 1:
-        return True
-    makers = [graph.producer(t.name) for t in node.activations]
-    passing = node.op in ARITHMETIC | MOVES | {"Concat"}
-    return passing and bool(makers) and all(m is not None and _decodes(graph, m) for m in makers)
+def _decoding(graph: Graph) -> Set[str]:
+    """What is made by arithmetic with a constant, or by only joining, moving and combining what is, by name."""
+    found: set[str] = set()
+    for node in graph.nodes:  # in topological order: the makers of what it reads are known
+        if not node.standard or len(node.outputs) != 1:
+            continue
+        names = [tensor.name for tensor in node.activations]
+        starts = node.op in ARITHMETIC and len(names) == 1
+        passes = node.op in ARITHMETIC | MOVES | {"Concat"} and bool(names) and found.issuperset(names)
+        if starts or passes:
+            found.add(node.outputs[0].name)
+    return found

@@ -46,8 +46,9 @@ def split(
         said = "the one calibration image is both learnt from and judged with; give 3 or more"
         return Split(every, same, same, same), (said,)
     others = [place for place in range(count) if place % 3 != 1]
+    apart = set(others[2::4])
     held_out = _evenly(others[2::4], recipe.judging_images)
-    learning = _evenly([place for place in others if place not in others[2::4]], recipe.learning_images)
+    learning = _evenly([place for place in others if place not in apart], recipe.learning_images)
     decides = pick(judging)
     if held_out or not recipe.judged:
         return Split(every, pick(learning), decides, pick(held_out) if held_out else decides), ()

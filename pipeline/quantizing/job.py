@@ -1,6 +1,5 @@
 """One model quantized for one target: read, calibrate, try, write, and judge what was written."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +96,8 @@ class Done:
         trials: everything that was tried.
         untried: what the budget left no time for.
         score: of the written file on the engine.
-        held_out: whether no choice was made by the images of the score; ranges were taken from them too.
+        held_out: whether no choice was made by the images of the score, as where a ladder is climbed until they reach
+            the floor too; ranges were taken from them in any case.
         layers: what each loses.
         ladder: what was climbed, ``None`` without one.
         placed: where the target runs each operator, and at what price.
@@ -169,7 +169,7 @@ def run(order: Order, progress: Progress) -> Done:
         made.search.journal.finish()
     left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
     notes = (*made.notes, *left_out, *_fallbacks(engine), *_findings(made.prepared, made.calibration, state))
-    apart = parts.held_out is not parts.judging or (made.ladder is None and not order.recipe.judged)
+    apart = made.ladder is None and (parts.held_out is not parts.judging or not order.recipe.judged)
     return Done(
         order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder,
         _placed(order, made.written), notes, clock.laps,
@@ -197,7 +197,7 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
     search = Search(journal, Budget(order.budget), progress)
     found = _quantize(order, prepared, calibration, parts, search)
-    ladder = None if order.floor is None else _climbed(order, prepared, calibration, parts, search, found)
+    ladder = None if order.floor is None else _climbed(order, order.floor, prepared, calibration, parts, search, found)
     written = _written(order.out, found.state if ladder is None else ladder.state)
     clock.lap("quantizing")
     notes = (*prepared.notes, *split_notes)
@@ -205,23 +205,33 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
 
 
 def _climbed(
-    order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search, found: trials.Found
+    order: Order,
+    floor: float,
+    prepared: Prepared,
+    calibration: Calibration,
+    parts: Split,
+    search: Search,
+    found: trials.Found,
 ) -> Ladder:
-    """The mixed-precision ladder above what the recipe gave."""
-    floor = math.inf if order.floor is None else order.floor
+    """The mixed-precision ladder above what the recipe gave, until the figure that is told reaches ``floor`` too."""
+
+    def confirm(model: onnx.ModelProto) -> bool:
+        return _judged(Engine(model, order.target), prepared, parts, search.progress).sqnr_db >= floor
+
     scheme = schemes.of(order.target, order.recipe.power_of_two)
     price = pricer(order.target, hosts.named(order.target.host), Demands(prices=False))
     ground = Ground(
         prepared.model, calibration, parts, order.recipe, order.target, scheme, search, price,
         measure=lambda model: None, enough=lambda db, accuracy: db >= floor,
+        confirm=None if parts.held_out is parts.judging else confirm,
     )  # fmt: skip
     return climb(ground, found)
 
 
 def _judged(engine: Engine, prepared: Prepared, parts: Split, progress: Progress) -> Score:
-    """The figure that is told: of images that nothing was decided by, where there are enough."""
+    """The figure that is told: of images that no choice but a ladder's end is made by, where there are enough."""
     tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
-    progress.start(len(parts.held_out), "judging what was written")
+    progress.start(len(parts.held_out), "judging the outputs")
     wanted = [tap.read(image) for image in parts.held_out]
     return score(engine, counted(parts.held_out, progress), wanted)
 

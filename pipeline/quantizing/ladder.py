@@ -57,6 +57,8 @@ class Ground:
         price: what a quantized model is estimated to cost.
         measure: the accuracy of a quantized model, where there is one beside signal to noise; else gives ``None``.
         enough: whether a signal to noise in dB and an accuracy reach the floor.
+        confirm: asked of a quantized model that is ``enough``, whether it reaches the floor on other images too;
+            ``None`` where ``enough`` is all.
     """
 
     model: onnx.ModelProto
@@ -69,6 +71,7 @@ class Ground:
     price: Pricer
     measure: Callable[[onnx.ModelProto], float | None]
     enough: Callable[[float, float | None], bool]
+    confirm: Callable[[onnx.ModelProto], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Ladder:
 
     Attributes:
         points: everything that was judged, in order; those on the Pareto front are marked.
-        state: the last one that was kept.
+        state: the last one that was kept: of those that were stood on the one that reaches the floor, or the first with
+            the best accuracy, or where none was measured the last.
         reached: whether it reaches the floor.
         untried: what the budget left no time for.
     """
@@ -112,14 +116,12 @@ class _Climb:
     state: State
     score: Score
     price: Price
-    accuracy: float | None = None
+    done: bool = False
+    """Whether the floor is reached by what it stands on."""
+    best: tuple[float, int, State] | None = None
+    """The best accuracy that was measured, how many points there were by then, and of what."""
     points: list[Point] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
-
-    @property
-    def done(self) -> bool:
-        """Whether the floor is reached."""
-        return self.ground.enough(self.score.sqnr_db, self.accuracy)
 
     def step(self, rung: str, what: str, layers: Sequence[str], state: State, known: Score | None = None) -> Scored:
         """Judge ``state`` and add its point; a score that is ``known``, or in the journal, is not measured again."""
@@ -140,13 +142,26 @@ class _Climb:
         return point, found
 
     def keep(self, scored: Scored, state: State) -> None:
-        """Stand on a point, and measure its accuracy."""
+        """Stand on a point, measure its accuracy and see whether that is enough."""
         point, found = scored
         self.state, self.score, self.price = state, found, point.price
-        self.accuracy = self.ground.measure(state.quantized())
-        self.points[self.points.index(point)] = replace(point, kept=True, accuracy=self.accuracy)
-        if self.accuracy is not None:
-            self.ground.search.progress.message(f"{point.rung}: {point.what}: accuracy {self.accuracy:.4f}")
+        ground, model = self.ground, state.quantized()
+        accuracy = ground.measure(model)
+        self.points[self.points.index(point)] = replace(point, kept=True, accuracy=accuracy)
+        if accuracy is not None:
+            ground.search.progress.message(f"{point.rung}: {point.what}: accuracy {accuracy:.4f}")
+            if self.best is None or accuracy > self.best[0]:
+                self.best = accuracy, len(self.points), state
+        enough = ground.enough(found.sqnr_db, accuracy)
+        self.done = enough and (ground.confirm is None or ground.confirm(model))
+
+    def ended(self) -> Ladder:
+        """What was climbed; of a floor that was missed, only as far as the accuracy rose."""
+        points, state = self.points, self.state
+        if self.best is not None and not self.done:
+            _, length, state = self.best
+            points = [*points[:length], *(replace(point, kept=False) for point in points[length:])]
+        return Ladder(marked(points), state, self.done, tuple(self.untried))
 
 
 def _said(point: Point) -> str:
@@ -175,7 +190,7 @@ def climb(ground: Ground, asked: Found) -> Ladder:
     for rung, offered in RUNGS.items():
         if not climbing.done:
             _layers(climbing, rung, offered)
-    return Ladder(marked(climbing.points), climbing.state, climbing.done, tuple(climbing.untried))
+    return climbing.ended()
 
 
 def _recipes(asked: Recipe) -> Sequence[tuple[str, Recipe]]:

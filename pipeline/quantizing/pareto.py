@@ -22,7 +22,7 @@ class Point:
         gain_db: against what it departs from.
         added: what it costs more than that.
         seconds: it took to judge.
-        kept: whether what follows stands on it.
+        kept: whether the quantization that was kept stands on it.
         front: whether no other point is both faster and more exact.
     """
 

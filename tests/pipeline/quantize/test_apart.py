@@ -1,5 +1,8 @@
 """Parts of an output that would share one scale: what stays in float for them, and what that saves."""
 
+import time
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from smallmodels import PER_CHANNEL, images, model, run_onnx, target
@@ -73,3 +76,12 @@ def test_what_others_read_too_stays_in_integers():
         w=WEIGHT, grid=GRID, shape=np.array([1, 6, 16], np.int64),
     )  # fmt: skip
     assert apart(view(floating), seen(floating)) == {"j", "y"}
+
+
+def test_a_chain_of_diamonds_takes_no_longer_than_its_length():
+    names = ["k", *(f"k{i}" for i in range(18))]
+    chain = "\n".join(f"{y} = Add ({x}, {x})" for x, y in pairwise(names))
+    floating = head(f"k = Mul (grid, l) \n {chain} \n j = Concat <axis = 1> (k17, p, r) \n y = Reshape (j, shape) }}")
+    graph, taken, start = view(floating), seen(floating), time.process_time()
+    assert apart(graph, taken) == {*names, "j", "y"}
+    assert time.process_time() - start < 1

@@ -1,5 +1,7 @@
 """Recipes: typed, unknown keys rejected, saved and read back; and that every pass is kept only when it pays."""
 
+import time
+
 import numpy as np
 import pytest
 from enginenets import SHAPE, net
@@ -112,6 +114,13 @@ def test_the_split_is_even_and_disjoint():
     assert len({*parts.learning, *parts.judging, *parts.held_out}) == 10
     assert min(map(max, (parts.learning, parts.judging, parts.held_out))) > 15
     assert notes == ()
+
+
+def test_many_images_are_split_in_no_time():
+    start = time.process_time()
+    parts, _ = split(40_000, PRESETS["balanced"], list, list)
+    assert time.process_time() - start < 0.5
+    assert set(parts.learning).isdisjoint(parts.held_out)
 
 
 def test_too_few_images_to_hold_any_out_is_said_where_something_is_decided():

@@ -211,6 +211,18 @@ def test_accuracy_is_measured_of_what_is_kept_and_may_end_the_climb():
     assert {p.rung for p in climbed.points} <= {"as asked", "better range", "recovery"}
 
 
+def test_a_floor_that_is_missed_leaves_the_best_accuracy_not_the_most_decibels(monkeypatch):
+    monkeypatch.setattr(ladder, "RUNGS", {})
+    levels = iter([0.5, 0.4])
+    stand, found = ground(skewed(), 190.0, measure=lambda made: next(levels))
+    climbed = climb(stand, found)
+    assert next(levels, None) is None
+    assert [(p.rung, p.accuracy) for p in climbed.points if p.kept] == [("as asked", 0.5)]
+    assert (climbed.reached, climbed.state) == (False, found.state)
+    lower = next(p for p in climbed.points if p.accuracy == 0.4)
+    assert lower.sqnr_db > climbed.points[0].sqnr_db
+
+
 def test_a_ladder_that_its_budget_stopped_says_what_is_untried():
     stand, found = ground(skewed(), 190.0, search=Search(budget=Budget(0.0)))
     stopped = climb(stand, found)

@@ -158,6 +158,22 @@ def test_the_ladder_is_climbed_to_a_floor_or_ends_with_3(folder, capsys):
     assert quantize(folder, "--encodings", folder / "net.int8.encodings.json", target="stm32mp2") == 0
 
 
+def test_the_ladder_is_climbed_until_the_figure_that_is_told_reaches_the_floor(folder, capsys):
+    def climbed(floor):
+        words = ["--preset", "fast", "--ladder", "--min-sqnr", floor, "--json"]
+        assert quantize(folder, *words, target="stm32mp2") == 0
+        return json.loads(capsys.readouterr().out)
+
+    first = climbed(1)
+    judged, told = first["ladder"]["points"][0]["sqnr_db"], first["sqnr_db"]
+    assert told < judged
+    floor = (told + judged) / 2
+    report = climbed(floor)
+    assert len(report["ladder"]["points"]) > 1
+    assert report["sqnr_db"] >= floor
+    assert (report["ladder"]["reached"], report["held_out"]) == (True, False)
+
+
 ERRORS = {
     "quantized": "is quantized already",
     "no images": "is no folder and no file",
