@@ -124,7 +124,10 @@ class _Climb:
     untried: list[str] = field(default_factory=list)
 
     def step(self, rung: str, what: str, layers: Sequence[str], state: State, known: Score | None = None) -> Scored:
-        """Judge ``state`` and add its point; a score that is ``known``, or in the journal, is not measured again."""
+        """Judge ``state`` and add its point; a score that is ``known``, or in the journal, is not measured again.
+
+        One that is ``known`` has been recorded as a trial by the search that measured it, and is not again.
+        """
         start, name, search = time.monotonic(), f"{rung}: {what}", self.ground.search
         model = state.quantized()
         found = known or search.journal.known(name)
@@ -137,6 +140,9 @@ class _Climb:
         seconds = time.monotonic() - start
         point = Point(rung, what, tuple(layers), found.sqnr_db, None, price, gain, added, seconds)
         self.points.append(point)
+        if known is not None:
+            search.progress.message(_said(point))
+            return point, found
         numbers = {"seconds": seconds, "crossings": float(price.crossings)}
         search.tell(name, _said(point), found, numbers if price.ms is None else {**numbers, "ms": price.ms})
         return point, found
@@ -181,9 +187,9 @@ def climb(ground: Ground, asked: Found) -> Ladder:
     score = asked.score
     if score is None:
         engine = Engine(asked.state.quantized(), ground.target)
-        score = trials.judged("as asked", engine, ground.images.judging, wanted, ground.search)
+        score = trials.judged("as asked: int8", engine, ground.images.judging, wanted, ground.search)
     climbing = _Climb(ground, wanted, asked.state, score, ground.price(asked.state.quantized()))
-    climbing.keep(climbing.step("as asked", "int8", (), asked.state, score), asked.state)
+    climbing.keep(climbing.step("as asked", "int8", (), asked.state, asked.score), asked.state)
     for rung, recipe in _recipes(ground.recipe):
         if not climbing.done:
             _again(climbing, rung, recipe)

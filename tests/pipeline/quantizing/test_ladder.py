@@ -27,6 +27,7 @@ from pipeline.quantizing import ladder
 from pipeline.quantizing.ladder import Ground, climb
 from pipeline.quantizing.pareto import Point, marked
 from pipeline.quantizing.price import Price, pricer
+from pipeline.workspace import Quiet
 
 sys.path.append(str(Path(__file__).parents[1] / "quantize"))
 from enginenets import net, smooth
@@ -221,6 +222,26 @@ def test_a_floor_that_is_missed_leaves_the_best_accuracy_not_the_most_decibels(m
     assert (climbed.reached, climbed.state) == (False, found.state)
     lower = next(p for p in climbed.points if p.accuracy == 0.4)
     assert lower.sqnr_db > climbed.points[0].sqnr_db
+
+
+class Recorder(Quiet):
+    """Keeps the names of the trials that it is told."""
+
+    def __init__(self):
+        self.names = []
+
+    def trial(self, what, numbers):
+        self.names.append(what)
+
+
+def test_every_trial_is_recorded_once(monkeypatch):
+    monkeypatch.setattr(ladder, "RUNGS", {})
+    recorder = Recorder()
+    stand, found = ground(skewed(), 190.0, search=Search(progress=recorder))
+    climbed = climb(stand, found)
+    assert [p.rung for p in climbed.points] == ["as asked", "better range", "recovery"]
+    assert {f"{p.rung}: {p.what}" for p in climbed.points} <= set(recorder.names)
+    assert len(set(recorder.names)) == len(recorder.names)
 
 
 def test_a_ladder_that_its_budget_stopped_says_what_is_untried():
