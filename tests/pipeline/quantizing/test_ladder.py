@@ -248,8 +248,21 @@ def test_a_ladder_that_its_budget_stopped_says_what_is_untried():
     stand, found = ground(skewed(), 190.0, search=Search(budget=Budget(0.0)))
     stopped = climb(stand, found)
     assert [p.rung for p in stopped.points] == ["as asked"]
-    assert stopped.untried[:2] == ("better range", "recovery")
-    assert {"per channel: Conv", "cpu: Conv", "cpu: Conv and all after it"} <= set(stopped.untried)
+    assert stopped.untried == ("better range", "recovery", "per channel", "cpu")
+
+
+@pytest.mark.parametrize(("name", "budget", "rungs"), [("stm32mp2", 0.0, 3), ("ethos-u55-256", None, 2)])
+def test_layers_are_not_looked_at_without_time_or_an_offer(monkeypatch, name, budget, rungs):
+    monkeypatch.setattr(ladder, "_recipes", lambda asked: [])
+    monkeypatch.setattr(ladder, "RUNGS", dict(list(ladder.RUNGS.items())[:rungs]))
+    monkeypatch.setattr(ladder, "sensitivities", lambda *given: pytest.fail("is not needed"))
+    aim = target(name)
+    if budget is None:
+        aim = aim.model_copy(update={"contract": target("stm32mp2").contract})  # int8 only
+    stand, found = ground(net(), 190.0, aim, Search(budget=Budget(budget)))
+    climbed = climb(stand, found)
+    assert [p.rung for p in climbed.points] == ["as asked"]
+    assert bool(climbed.untried) == (budget is not None)
 
 
 def test_a_ladder_goes_on_with_what_it_measured(monkeypatch, whole):
