@@ -7,7 +7,7 @@ that it adds, crossings included, and added up in that order until the floor is 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,7 +124,10 @@ class _Climb:
     untried: list[str] = field(default_factory=list)
 
     def step(self, rung: str, what: str, layers: Sequence[str], state: State, known: Score | None = None) -> Scored:
-        """Judge ``state`` and add its point; a score that is ``known``, or in the journal, is not measured again."""
+        """Judge ``state`` and add its point; a score that is ``known``, or in the journal, is not measured again.
+
+        One that is ``known`` has been recorded as a trial by the search that measured it, and is not again.
+        """
         start, name, search = time.monotonic(), f"{rung}: {what}", self.ground.search
         model = state.quantized()
         found = known or search.journal.known(name)
@@ -137,6 +140,9 @@ class _Climb:
         seconds = time.monotonic() - start
         point = Point(rung, what, tuple(layers), found.sqnr_db, None, price, gain, added, seconds)
         self.points.append(point)
+        if known is not None:
+            search.progress.message(_said(point))
+            return point, found
         numbers = {"seconds": seconds, "crossings": float(price.crossings)}
         search.tell(name, _said(point), found, numbers if price.ms is None else {**numbers, "ms": price.ms})
         return point, found
@@ -181,15 +187,19 @@ def climb(ground: Ground, asked: Found) -> Ladder:
     score = asked.score
     if score is None:
         engine = Engine(asked.state.quantized(), ground.target)
-        score = trials.judged("as asked", engine, ground.images.judging, wanted, ground.search)
+        score = trials.judged("as asked: int8", engine, ground.images.judging, wanted, ground.search)
     climbing = _Climb(ground, wanted, asked.state, score, ground.price(asked.state.quantized()))
-    climbing.keep(climbing.step("as asked", "int8", (), asked.state, score), asked.state)
+    climbing.keep(climbing.step("as asked", "int8", (), asked.state, asked.score), asked.state)
     for rung, recipe in _recipes(ground.recipe):
         if not climbing.done:
             _again(climbing, rung, recipe)
-    for rung, offered in RUNGS.items():
-        if not climbing.done:
-            _layers(climbing, rung, offered)
+    for name, layered in RUNGS.items():
+        if climbing.done or not layered.able(ground, climbing.state):
+            continue
+        if ground.search.budget.spent:
+            climbing.untried.append(name)
+        else:
+            _layers(climbing, name, layered.offer)
     return climbing.ended()
 
 
@@ -274,42 +284,76 @@ Offer = Callable[[Ground, State, Sequence[Sensitivity]], Sequence[tuple[str, Var
 """What a rung offers of layers, those that lose most alone first."""
 
 
-def _weighted(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:
+def _weighted(state: State) -> Mapping[str, Node]:
+    """The operators with quantized weights, by name."""
+    nodes = [n for n in view(state.model).nodes if has_weight(n, state.encodings.activations)]
+    return {n.name: n for n in nodes if n.required(1).name in state.encodings.weights}
+
+
+def _losing(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:
     """The operators with quantized weights among ``rows``, as many as are tried."""
-    nodes = {n.name: n for n in view(state.model).nodes if has_weight(n, state.encodings.activations)}
-    known = [nodes[row.node] for row in rows if row.node in nodes]
-    return [n for n in known if n.required(1).name in state.encodings.weights][:MOST_LAYERS]
+    nodes = _weighted(state)
+    return [nodes[row.node] for row in rows if row.node in nodes][:MOST_LAYERS]
 
 
-def per_channel(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
-    """A weight scale per channel, for operators whose NPU has a rule against it; the host computes these in int8."""
+def _coarse(ground: Ground, state: State, nodes: Iterable[Node]) -> Sequence[Node]:
+    """Those of ``nodes`` that have one weight scale by a rule of their NPU."""
     rules = {op: known.rules for op, known in ground.target.operators.items()}
     return [
-        (node.name, Variant(per_channel=frozenset({node.name})))
-        for node in _weighted(state, rows)
+        node
+        for node in nodes
         if state.encodings.weights[node.required(1).name].axis is None
         and channel_axis(node) is not None
         and any(use.rule == "per_tensor_weights" for use in (*ground.target.rules, *rules.get(node.op, ())))
     ]
 
 
+def per_channel(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
+    """A weight scale per channel, for operators whose NPU has a rule against it; the host computes these in int8."""
+    nodes = _coarse(ground, state, _losing(state, rows))
+    return [(node.name, Variant(per_channel=frozenset({node.name}))) for node in nodes]
+
+
+def _narrow(ground: Ground, state: State) -> frozenset[str]:
+    """The activations that could have int16."""
+    names = [name for name, e in state.encodings.activations.items() if e.dtype != "int16"]
+    return frozenset(names if "int16" in ground.scheme.types else ())
+
+
 def int16(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
     """Int16 activations where the contract has them: what one layer gives, and all of them."""
-    narrow = {name for name, e in state.encodings.activations.items() if e.dtype != "int16"}
-    if "int16" not in ground.scheme.types or not narrow:
+    narrow = _narrow(ground, state)
+    if not narrow:
         return []
     chosen = [row for row in rows if row.tensor in narrow][:MOST_LAYERS]
     alone = [(row.node, Variant(wide=frozenset({row.tensor}))) for row in chosen]
-    return [*alone, ("every layer", Variant(wide=frozenset(narrow)))]
+    return [*alone, ("every layer", Variant(wide=narrow))]
 
 
 def on_host(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
     """Real numbers on the host: of one layer, and from there on to the end."""
-    graph, nodes = view(state.model), _weighted(state, rows)
+    graph, nodes = view(state.model), _losing(state, rows)
     alone = [(node.name, Variant(floats=unit_of(graph, node.name))) for node in nodes]
     tails = [(f"{n.name} and all after it", Variant(floats=tail_of(graph, n.name))) for n in nodes[:MOST_TAILS]]
     return [*alone, *tails]
 
 
-RUNGS: Mapping[str, Offer] = {"per channel": per_channel, "int16": int16, "cpu": on_host}
+@dataclass(frozen=True)
+class Rung:
+    """A rung that changes layers.
+
+    Attributes:
+        able: whether it offers any layer anything, before it is known what each loses.
+        offer: what it offers.
+    """
+
+    able: Callable[[Ground, State], bool]
+    offer: Offer
+
+
+RUNGS: Mapping[str, Rung] = {
+    "per channel": Rung(lambda on, state: bool(_coarse(on, state, _weighted(state).values())), per_channel),
+    "int16": Rung(lambda on, state: bool(_narrow(on, state)), int16),
+    "cpu": Rung(lambda on, state: bool(_weighted(state)), on_host),
+}
 """The rungs that change layers, in order."""

@@ -27,6 +27,7 @@ from pipeline.quantizing import ladder
 from pipeline.quantizing.ladder import Ground, climb
 from pipeline.quantizing.pareto import Point, marked
 from pipeline.quantizing.price import Price, pricer
+from pipeline.workspace import Quiet
 
 sys.path.append(str(Path(__file__).parents[1] / "quantize"))
 from enginenets import net, smooth
@@ -223,12 +224,45 @@ def test_a_floor_that_is_missed_leaves_the_best_accuracy_not_the_most_decibels(m
     assert lower.sqnr_db > climbed.points[0].sqnr_db
 
 
+class Recorder(Quiet):
+    """Keeps the names of the trials that it is told."""
+
+    def __init__(self):
+        self.names = []
+
+    def trial(self, what, numbers):
+        self.names.append(what)
+
+
+def test_every_trial_is_recorded_once(monkeypatch):
+    monkeypatch.setattr(ladder, "RUNGS", {})
+    recorder = Recorder()
+    stand, found = ground(skewed(), 190.0, search=Search(progress=recorder))
+    climbed = climb(stand, found)
+    assert [p.rung for p in climbed.points] == ["as asked", "better range", "recovery"]
+    assert {f"{p.rung}: {p.what}" for p in climbed.points} <= set(recorder.names)
+    assert len(set(recorder.names)) == len(recorder.names)
+
+
 def test_a_ladder_that_its_budget_stopped_says_what_is_untried():
     stand, found = ground(skewed(), 190.0, search=Search(budget=Budget(0.0)))
     stopped = climb(stand, found)
     assert [p.rung for p in stopped.points] == ["as asked"]
-    assert stopped.untried[:2] == ("better range", "recovery")
-    assert {"per channel: Conv", "cpu: Conv", "cpu: Conv and all after it"} <= set(stopped.untried)
+    assert stopped.untried == ("better range", "recovery", "per channel", "cpu")
+
+
+@pytest.mark.parametrize(("name", "budget", "rungs"), [("stm32mp2", 0.0, 3), ("ethos-u55-256", None, 2)])
+def test_layers_are_not_looked_at_without_time_or_an_offer(monkeypatch, name, budget, rungs):
+    monkeypatch.setattr(ladder, "_recipes", lambda asked: [])
+    monkeypatch.setattr(ladder, "RUNGS", dict(list(ladder.RUNGS.items())[:rungs]))
+    monkeypatch.setattr(ladder, "sensitivities", lambda *given: pytest.fail("is not needed"))
+    aim = target(name)
+    if budget is None:
+        aim = aim.model_copy(update={"contract": target("stm32mp2").contract})  # int8 only
+    stand, found = ground(net(), 190.0, aim, Search(budget=Budget(budget)))
+    climbed = climb(stand, found)
+    assert [p.rung for p in climbed.points] == ["as asked"]
+    assert bool(climbed.untried) == (budget is not None)
 
 
 def test_a_ladder_goes_on_with_what_it_measured(monkeypatch, whole):
