@@ -11,8 +11,10 @@ from pipeline.commands.check import say
 from pipeline.errors import GateMissedError
 
 if TYPE_CHECKING:
+    from pipeline.quantize.recipe import Recipe
     from pipeline.quantizing.job import Done, Order
 
+Preset = Literal["fast", "balanced", "best"]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file with one input.")]
 Calibration = Annotated[
     Path, typer.Option("--calibration", metavar="PATH", help="A folder of images or .npy files; or one .npy or .npz.")
@@ -38,9 +40,7 @@ def quantize_command(
     target: TargetName,
     *,
     recipe: RecipeFile = None,
-    preset: Annotated[
-        Literal["fast", "balanced", "best"] | None, typer.Option(help="How much to try, where there is no recipe.")
-    ] = None,
+    preset: Annotated[Preset | None, typer.Option(help="How much to try, where there is no recipe.")] = None,
     out: Out = None,
     encodings: EncodingsFile = None,
     mean: Numbers = "0",
@@ -70,30 +70,17 @@ def quantize_command(
 
     Exit code 3 when the gate is missed.
     """
-    if recipe is not None and preset is not None:
-        raise typer.BadParameter("--recipe and --preset exclude each other")
-    if ladder and min_sqnr is None:
-        raise typer.BadParameter(
-            "the ladder is climbed until a floor is reached: give --min-sqnr too", param_hint="--ladder"
-        )
-    if ladder and encodings is not None:
-        raise typer.BadParameter("--encodings chooses nothing, --ladder does: leave one out")
-    preparation_numbers = _numbers(mean, "--mean"), _numbers(std, "--std")
-    if any(value == 0 for value in preparation_numbers[1]):
-        raise typer.BadParameter(f"{std} divides by 0", param_hint="--std")
-    pixels = _size(size)
-    from pipeline.quantize import recipe as recipes  # noqa: PLC0415 (imports onnx)
-    from pipeline.quantize.images import Preparation  # noqa: PLC0415
+    _require_together(recipe, preset, encodings, min_sqnr, ladder=ladder)
+    means, deviations, pixels = _numbers(mean, "--mean"), _divisors(std), _size(size)
+    from pipeline.quantize.images import Preparation  # noqa: PLC0415 (imports onnx)
     from pipeline.quantizing import document, job, terminal  # noqa: PLC0415
     from pipeline.targets import library  # noqa: PLC0415
 
     chip = library.load(library.resolve(target, targets))
-    wanted = recipes.PRESETS[preset or "balanced"] if recipe is None else recipes.load(recipe, chip.name)
     order = job.Order(
-        model=model, calibration=calibration, target=chip, recipe=wanted,
-        preparation=Preparation(*preparation_numbers, layout, fit),
-        out=out or model.with_suffix(".int8.onnx"), size=pixels, images=images, encodings=encodings, budget=budget,
-        floor=min_sqnr if ladder else None,
+        model=model, calibration=calibration, target=chip, recipe=_recipe(recipe, preset, chip.name),
+        preparation=Preparation(means, deviations, layout, fit), out=out or model.with_suffix(".int8.onnx"),
+        size=pixels, images=images, encodings=encodings, budget=budget, floor=min_sqnr if ladder else None,
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
         done = job.run(order, console) if tracking is None else _tracked(order, console, tracking)
@@ -104,6 +91,27 @@ def quantize_command(
         say(document.text(done, missed) if json else terminal.text(done, missed, every_layer=layers))
     if missed:
         raise GateMissedError("; ".join(missed))
+
+
+def _require_together(
+    recipe: Path | None, preset: Preset | None, encodings: Path | None, min_sqnr: float | None, *, ladder: bool
+) -> None:
+    """Raise ``typer.BadParameter`` for options that exclude or lack each other."""
+    if recipe is not None and preset is not None:
+        raise typer.BadParameter("--recipe and --preset exclude each other")
+    if ladder and min_sqnr is None:
+        raise typer.BadParameter(
+            "the ladder is climbed until a floor is reached: give --min-sqnr too", param_hint="--ladder"
+        )
+    if ladder and encodings is not None:
+        raise typer.BadParameter("--encodings chooses nothing, --ladder does: leave one out")
+
+
+def _recipe(path: Path | None, preset: Preset | None, target: str) -> "Recipe":
+    """The recipe in ``path``, for ``target``, or else that of ``preset``; raises ``ConfigError``."""
+    from pipeline.quantize import recipe as recipes  # noqa: PLC0415 (imports onnx)
+
+    return recipes.PRESETS[preset or "balanced"] if path is None else recipes.load(path, target)
 
 
 def _tracked(order: "Order", console: progress.Console, uri: str) -> "Done":
@@ -137,6 +145,14 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         values = ()
     if len(values) not in (1, 3):
         raise typer.BadParameter(f"{text} is neither one number nor three with commas", param_hint=option)
+    return values
+
+
+def _divisors(text: str) -> tuple[float, ...]:
+    """``--std`` as numbers other than 0; raises ``typer.BadParameter``."""
+    values = _numbers(text, "--std")
+    if 0 in values:
+        raise typer.BadParameter(f"{text} divides by 0", param_hint="--std")
     return values
 
 

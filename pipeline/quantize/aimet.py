@@ -56,7 +56,7 @@ def load(path: Path, graph: Graph, scheme: Scheme) -> Encodings:
             fix = f"export it as {VERSIONS[1]}"
             raise ModelError(f"has version {version}; AIMET's {', '.join(VERSIONS)} are read", where=path, fix=fix)
         found = dict(_entries(document))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         said = f"is not an encodings file: {error}"
         raise ModelError(said, where=path, fix="export the encodings again") from error
     if not found.keys() & {t.name for t in activations(graph)}:
@@ -78,19 +78,27 @@ def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, _Entry]]:
 
 
 def _zeroth(parts: Sequence[Mapping[str, Any]]) -> _Entry:
-    return _of_offsets(int(parts[0]["bitwidth"]), [p["scale"] for p in parts], [p["offset"] for p in parts])
+    scales, offsets = [p["scale"] for p in parts], [p["offset"] for p in parts]
+    return _of_offsets(int(parts[0]["bitwidth"]), scales, offsets, parts[0].get("is_symmetric"))
 
 
 def _first(entry: Mapping[str, Any]) -> _Entry:
     if entry["enc_type"] not in ("PER_TENSOR", "PER_CHANNEL"):
         raise ValueError(f"{entry['name']} has scales {entry['enc_type']}")
-    return _of_offsets(int(entry["bw"]), entry["scale"], entry["offset"])
+    return _of_offsets(int(entry["bw"]), entry["scale"], entry["offset"], entry.get("is_sym"))
 
 
-def _of_offsets(bits: int, scales: Sequence[float], offsets: Sequence[float]) -> _Entry:
+def _of_offsets(bits: int, scales: Sequence[float], offsets: Sequence[float], symmetric: object) -> _Entry:
+    """``symmetric`` is a truth value, or its name as 0.6.1 has it."""
     half = UNSIGNED.get(bits, 0)
     # A strictly symmetric tensor has one level fewer, so its offset is that of 255 levels.
-    zeros = [0 if int(o) == 1 - half else -int(o) - half for o in offsets]
+    strict = 1 - half if str(symmetric).lower() == "true" else -half
+    return _entry(bits, scales, [0 if int(o) == strict else -int(o) - half for o in offsets])
+
+
+def _entry(bits: int, scales: Sequence[float], zeros: Sequence[int]) -> _Entry:
+    if not scales or not zeros:
+        raise ValueError(f"an entry has {len(scales)} scales and {len(zeros)} zero points")
     return _Entry(bits, tuple(map(float, scales)), tuple(zeros))
 
 
@@ -102,7 +110,7 @@ def _second(entry: Mapping[str, Any]) -> _Entry:
         raise ValueError(f"{entry['name']} has scales for blocks")
     bits = int("".join(c for c in kind if c.isdigit()))
     half = UNSIGNED.get(bits, 0) if kind.startswith("u") else 0
-    return _Entry(bits, tuple(map(float, scales)), tuple(int(z) - half for z in zeros))
+    return _entry(bits, scales, [int(z) - half for z in zeros])
 
 
 def _ours(graph: Graph, found: Mapping[str, _Entry], scheme: Scheme, path: Path) -> Encodings:
@@ -134,6 +142,9 @@ def _activation(name: str, entry: _Entry, path: Path) -> ActivationEncoding:
     if entry.bits == 16 and zero != 0:
         fix = "quantize int16 activations symmetrically"
         raise ModelError(f"the activation {name} is int16 with zero point {zero}", where=path, fix=fix)
+    if not -half <= zero < half:
+        fix = f"zero points are from {-half} to {half - 1}"
+        raise ModelError(f"the activation {name} is int8 with zero point {zero}", where=path, fix=fix)
     _require(scale, name, path)
     return ActivationEncoding(scale * (-half - zero), scale * (half - 1 - zero), scale, zero, f"int{entry.bits}")
 

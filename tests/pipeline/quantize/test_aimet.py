@@ -86,6 +86,10 @@ WRONG = {
     "another model": (
         lambda d: d.update(activation_encodings=[{**activation(d, "b"), "name": "other"}]), "names no activation",
     ),
+    "a zero point beyond": (lambda d: activation(d, "b").update(offset=[-999]), "b is int8 with zero point 871"),
+    "an infinite offset": (lambda d: activation(d, "b").update(offset=[float("inf")]), "is not an encodings file"),
+    "scales left out": (lambda d: activation(d, "b").update(scale=[]), "an entry has 0 scales and 1 zero points"),
+    "offsets left out": (lambda d: weight(d, "w1").update(offset=[]), "an entry has 12 scales and 0 zero points"),
     "no section": (lambda d: d.pop("param_encodings"), "is not an encodings file: 'param_encodings'"),
     "neither": (lambda d: d.pop("version"), "is not an encodings file: 'schema' is missing"),
 }  # fmt: skip
@@ -96,6 +100,27 @@ def test_what_no_contract_has_is_named(tmp_path, case):
     change, message = WRONG[case]
     with pytest.raises(ModelError, match=message):
         loaded(changed(tmp_path, "1.0.0", change))
+
+
+def test_a_tensor_of_no_parts_and_brackets_without_end(tmp_path):
+    path = changed(tmp_path, "0.6.1", lambda d: d["activation_encodings"].update(b=[]))
+    with pytest.raises(ModelError, match="is not an encodings file"):
+        loaded(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="is not an encodings file"):
+        loaded(path)
+
+
+@pytest.mark.parametrize(("symmetric", "zero"), [(False, -1), (True, 0)])
+def test_one_level_fewer_only_where_the_tensor_is_symmetric(tmp_path, symmetric, zero):
+    def first(document):
+        activation(document, "b").update(offset=[-127.0], is_sym=symmetric)
+
+    def zeroth(document):
+        document["activation_encodings"]["b"][0].update(offset=-127.0, is_symmetric=str(symmetric))
+
+    for version, change in (("1.0.0", first), ("0.6.1", zeroth)):
+        assert loaded(changed(tmp_path, version, change)).activations["b"].zero_point == zero
 
 
 def test_scales_for_blocks_in_the_newest_version(tmp_path):

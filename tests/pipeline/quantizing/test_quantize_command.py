@@ -215,12 +215,19 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(folder, capsys, case):
     assert ERRORS[case] in line
 
 
-USAGE = [
-    ["--mean", "a"], ["--std", "0"], ["--size", "8"], ["--preset", "slow"], ["--preset", "fast", "--recipe", "r"],
-    ["--ladder"], ["--ladder", "--min-sqnr", "9", "--encodings", "e"],
-]  # fmt: skip
+USAGE = {
+    ("--mean", "a"): "a is neither one number nor three",
+    ("--std", "0"): "0 divides by 0",
+    ("--size", "8"): "8 is not WIDTHxHEIGHT",
+    ("--preset", "slow"): "'slow' is not one of",
+    ("--preset", "fast", "--recipe", "r"): "--recipe and --preset exclude each other",
+    ("--ladder",): "give --min-sqnr too",
+    ("--ladder", "--min-sqnr", "9", "--encodings", "e"): "--encodings chooses nothing, --ladder does",
+}
 
 
 @pytest.mark.parametrize("words", USAGE)
-def test_wrong_usage(folder, words):
+def test_wrong_usage(folder, capsys, words):
     assert quantize(folder, *words) == 2
+    said = " ".join(word for word in capsys.readouterr().err.split() if word != "│")
+    assert USAGE[words] in said
