@@ -86,19 +86,18 @@ def run(config: RunConfig, runs: Path, folder: Path, only: Sequence[str], seeds:
     entries: list[Entry] = []
     peaks: list[Peak] = []
     missing: dict[str, str] = {}
-    for name in names:
-        try:
-            case = make(name, config, runs, folder / "models", progress)
-        except ModelError as error:
-            missing[name] = str(error)
-            continue
-        try:
+    try:
+        for name in names:
+            try:
+                case = make(name, config, runs, folder / "models", progress)
+            except ModelError as error:
+                missing[name] = str(error)
+                continue
             entries += compare(case, folder / "work", seeds, progress)
-        finally:
-            shutil.rmtree(folder / "work", ignore_errors=True)
-        if name == MEMORY_CASE:
-            peaks += memory(case, folder / "work", progress)
-    shutil.rmtree(folder / "work", ignore_errors=True)
+            if name == MEMORY_CASE:
+                peaks += memory(case, folder / "work", progress)
+    finally:
+        shutil.rmtree(folder / "work", ignore_errors=True)
     return Comparison(entries, peaks, missing)
 
 

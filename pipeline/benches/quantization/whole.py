@@ -23,8 +23,8 @@ def as_compiled(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _signed(model: onnx.ModelProto) -> None:
     """Write the zero points, and what constants have such a pair, as int8."""
-    pairs = [n for n in model.graph.node if n.op_type in PAIRS]
-    moved = {n.input[2] for n in pairs if len(n.input) > 2} | {n.input[0] for n in pairs if len(n.input) > 2}
+    pairs = [n for n in model.graph.node if n.op_type in PAIRS and len(n.input) > 2]
+    moved = {n.input[2] for n in pairs} | {n.input[0] for n in pairs}
     for constant in model.graph.initializer:
         if constant.name in moved and constant.data_type == onnx.TensorProto.UINT8:
             values = numpy_helper.to_array(constant).astype(np.int16) - 128
