@@ -20,7 +20,8 @@ from pipeline.quantize import aimet, encodings, findings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize.budget import Budget
-from pipeline.quantize.calibrate import Calibration, Tap, calibrate
+from pipeline.quantize.calibrate import Calibration, Tap
+from pipeline.quantize.calibrated import calibrated
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.images import Images, Preparation, Watched
 from pipeline.quantize.journal import Journal, key_of
@@ -189,19 +190,20 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     images = Images(order.calibration, prepared.shape, order.preparation, order.images)
     clock.lap("reading")
     histograms = order.recipe.needs_histograms or order.floor is not None
-    calibration, calibrated = _calibrate(prepared, images, histograms, progress)
+    watched = Watched(images, images.source)
+    calibration, seen = calibrated(prepared.model, watched, len(images), histograms, progress)
     clock.lap("calibrating")
     parts, split_notes = split(
         len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
     )
-    journal = Journal(order.journal, key_of(prepared.model, calibrated.digest, order.recipe, order.target))
+    journal = Journal(order.journal, key_of(prepared.model, seen.digest, order.recipe, order.target))
     search = Search(journal, Budget(order.budget), progress)
     found = _quantize(order, prepared, calibration, parts, search)
     ladder = None if order.floor is None else _climbed(order, order.floor, prepared, calibration, parts, search, found)
     written = _written(order.out, found.state if ladder is None else ladder.state)
     clock.lap("quantizing")
     notes = (*prepared.notes, *split_notes)
-    return Quantized(prepared, calibration, calibrated, parts, search, found, ladder, written, notes)
+    return Quantized(prepared, calibration, seen, parts, search, found, ladder, written, notes)
 
 
 def _climbed(
@@ -274,16 +276,6 @@ class Clock:
         """Book the time since the last lap."""
         now = time.perf_counter()
         self.laps[name], self._last = now - self._last, now
-
-
-def _calibrate(
-    prepared: Prepared, images: Images, histograms: bool, progress: Progress
-) -> tuple[Calibration, Calibrated]:
-    watched = Watched(images, images.source)
-    progress.start(len(images), "calibrating")
-    seen = counted(watched, progress)
-    found = calibrate(prepared.model, view(prepared.model), seen, histograms)
-    return found, Calibrated(images=found.images, digest=watched.digest())
 
 
 def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search) -> trials.Found:

@@ -18,18 +18,17 @@ from pipeline.config import QuantizeConfig
 from pipeline.cost import hosts
 from pipeline.graph.capture import capture
 from pipeline.graph.model import check, save
-from pipeline.graph.view import view
-from pipeline.progress import counted
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize import trials
 from pipeline.quantize.budget import Budget
-from pipeline.quantize.calibrate import Calibration, calibrate
+from pipeline.quantize.calibrate import Calibration
+from pipeline.quantize.calibrated import calibrated
 from pipeline.quantize.differentiable import QuantizedNetwork
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.images import Watched
 from pipeline.quantize.journal import Journal, key_of
-from pipeline.quantize.recipe import Calibrated, Recipe
+from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
 from pipeline.quantize.split import Split, split
@@ -167,12 +166,10 @@ def _search(
     """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
     section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
     watched = Watched(_images(task), "data")
-    progress.start(section.calibration_images, "calibrating")
     histograms = recipe.needs_histograms or section.ladder
-    calibration = calibrate(model, view(model), counted(watched, progress), histograms)
-    calibrated = Calibrated(images=calibration.images, digest=watched.digest())
+    calibration, seen = calibrated(model, watched, section.calibration_images, histograms, progress)
     parts, notes = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
-    journal = _journal(context, JOURNAL, key_of(model, calibrated.digest, recipe, wanted.target))
+    journal = _journal(context, JOURNAL, key_of(model, seen.digest, recipe, wanted.target))
     search = Search(journal, Budget(section.budget), progress)
     scheme = schemes.of(wanted.target, recipe.power_of_two)
     found = trials.run(model, calibration, parts, recipe, wanted.target, scheme, search)
@@ -181,13 +178,13 @@ def _search(
         if trained is not found:  # other weights: only its layers can be climbed, against its own float form
             found, model = trained, trained.state.model
             wanted = replace(wanted, recipe=recipes.PRESETS["best"])
-            key = key_of(found.state.quantized(), calibrated.digest, wanted.recipe, wanted.target)
+            key = key_of(found.state.quantized(), seen.digest, wanted.recipe, wanted.target)
             search = replace(search, journal=_journal(context, TRAINED_JOURNAL, key))
     ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found) if section.ladder else None
     untried = (*found.untried, *(() if ladder is None else ladder.untried))
     for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
         progress.message(note)
-    used = {"calibrated": calibrated, "kept": ladders.kept(found.trials, ladder)}
+    used = {"calibrated": seen, "kept": ladders.kept(found.trials, ladder)}
     return found.state if ladder is None else ladder.state, used
 
 
