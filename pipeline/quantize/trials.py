@@ -279,9 +279,9 @@ def _said(choosing: Choosing) -> str:
 
 def _equalize(trials: _Trials, model: onnx.ModelProto, calibration: Calibration) -> None:
     """Try every aim of equalization, each with the range choices again, for they depend on it."""
-    absorb = trials.recipe.absorb_high_bias
+    absorb, by_tensor = trials.recipe.absorb_high_bias, _choosings(trials.recipe, view(model))[0].by_tensor
     for aim in trials.recipe.equalize:
-        moved, places = equalization.equalize(model, calibration.channels, trials.scheme, aim, absorb)
+        moved, places = equalization.equalize(model, calibration, trials.scheme, aim, absorb, by_tensor)
         if not places:
             return
         again = _Again(moved, trials, calibration.images)

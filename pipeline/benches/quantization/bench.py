@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, ModelError, nearest
 from pipeline.workspace import Progress
 
 CASES = (
-    "cctv", "cctv-joined", "efficientnet-lite0", "mobilenet-v2", "mobilenet-v3", "skewed", "outliers",
+    "cctv", "cctv-joined", "efficientnet-lite0", "mobilenet-v2", "mobilenet-v3", "skewed", "skewed-relu6", "outliers",
 )  # fmt: skip
 """Their names, in the order of the tables."""
 

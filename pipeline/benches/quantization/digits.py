@@ -1,7 +1,8 @@
 """Small networks on scikit-learn's handwritten digits, and the same with what is known to break quantizers.
 
 The networks are torchvision's MobileNetV2 and MobileNetV3-small, trained here. The pathologies change no function:
-a channel is scaled where it is made and scaled back where it is read.
+a channel is scaled where it is made and scaled back where it is read; before a clamp only one that never comes to its
+limit, and only down.
 """
 
 import math
@@ -34,6 +35,9 @@ TRAINED = 1000
 OPSET = 18
 SKEW = 1000.0
 """Largest over smallest factor of a layer's channels."""
+
+CEILING = 6.0
+"""Of a ReLU6."""
 
 OUTLIER = 64.0
 OUTLIERS = 2
@@ -92,33 +96,69 @@ def unclamped() -> nn.Module:
     return network
 
 
-def scale(network: nn.Module, factors: Callable[[int], torch.Tensor]) -> nn.Module:
+Factors = Callable[[torch.Tensor], torch.Tensor]
+"""From the largest that each channel of a layer ever is before its activation, [C], to what it is scaled by, [C]."""
+
+
+def scale(network: nn.Module, images: torch.Tensor, factors: Factors) -> nn.Module:
     """``network``, in place, with every inner channel of its blocks scaled where it is made and back where it is read.
 
-    ``factors`` gives one for each of so many channels.
+    ``images`` are all that it is ever judged with: what ``factors`` are given are the largest values on them.
     """
+    largest = _largest(network, images)
     with torch.no_grad():
-        for block in (m for m in network.modules() if isinstance(m, InvertedResidual) and len(m.conv) == 4):
-            (_, expand_norm, _), (depthwise, depthwise_norm, _), project, _ = block.conv
-            for norm, reader in ((expand_norm, depthwise), (depthwise_norm, project)):
-                factor = factors(len(norm.weight))
+        for block in _blocks(network):
+            _, depthwise, project, _ = block.conv
+            for norm, reader in ((block.conv[0][1], depthwise[0]), (depthwise[1], project)):
+                factor = factors(largest[norm])
                 norm.weight *= factor
                 norm.bias *= factor
                 reader.weight /= factor[:, None, None, None] if reader.groups > 1 else factor[None, :, None, None]
     return network
 
 
-def skew(generator: torch.Generator) -> Callable[[int], torch.Tensor]:
+def _blocks(network: nn.Module) -> list[InvertedResidual]:
+    return [m for m in network.modules() if isinstance(m, InvertedResidual) and len(m.conv) == 4]
+
+
+def _largest(network: nn.Module, images: torch.Tensor) -> Mapping[nn.Module, torch.Tensor]:
+    """The largest that each channel of the blocks' norms is on ``images``, [C], by norm."""
+    found: dict[nn.Module, torch.Tensor] = {}
+
+    def note(norm: nn.Module, _: object, made: torch.Tensor) -> None:
+        now = made.amax((0, 2, 3))
+        found[norm] = torch.maximum(found.get(norm, now), now)
+
+    handles = [layer[1].register_forward_hook(note) for block in _blocks(network) for layer in block.conv[:2]]
+    with torch.no_grad():
+        for batch in torch.split(images, BATCH):
+            network(batch)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def skew(generator: torch.Generator) -> Factors:
     """Factors spread evenly in logarithms over ``SKEW``."""
-    return lambda channels: SKEW ** (torch.rand(channels, generator=generator) - 0.5)
+    return lambda largest: SKEW ** (torch.rand(len(largest), generator=generator) - 0.5)
 
 
-def outliers(generator: torch.Generator) -> Callable[[int], torch.Tensor]:
+def skew_below(generator: torch.Generator) -> Factors:
+    """Factors spread evenly in logarithms from 1 down to 1 / ``SKEW``; 1 for channels that come to the clamp."""
+
+    def factors(largest: torch.Tensor) -> torch.Tensor:
+        found = SKEW ** -torch.rand(len(largest), generator=generator)
+        return torch.where(largest < CEILING, found, 1.0)
+
+    return factors
+
+
+def outliers(generator: torch.Generator) -> Factors:
     """``OUTLIER`` for ``OUTLIERS`` channels, 1 for the others."""
 
-    def factors(channels: int) -> torch.Tensor:
-        found = torch.ones(channels)
-        found[torch.randperm(channels, generator=generator)[:OUTLIERS]] = OUTLIER
+    def factors(largest: torch.Tensor) -> torch.Tensor:
+        found = torch.ones(len(largest))
+        found[torch.randperm(len(largest), generator=generator)[:OUTLIERS]] = OUTLIER
         return found
 
     return factors
@@ -131,10 +171,11 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
 }
 """What is trained, by the name of its weights' file."""
 
-CHANGES: Mapping[str, tuple[str, Callable[[torch.Generator], Callable[[int], torch.Tensor]] | None]] = {
+CHANGES: Mapping[str, tuple[str, Callable[[torch.Generator], Factors] | None]] = {
     "mobilenet-v2": ("mobilenet-v2", None),
     "mobilenet-v3": ("mobilenet-v3", None),
     "skewed": ("relu", skew),
+    "skewed-relu6": ("mobilenet-v2", skew_below),
     "outliers": ("relu", outliers),
 }
 """By the name of a case: what is trained for it, and with what it is then scaled."""
@@ -148,7 +189,7 @@ def case(name: str, folder: Path, progress: Progress) -> Case:
     learning, judging = order[:TRAINED], order[TRAINED:]
     network = _trained(kind, folder / f"{kind}.safetensors", images[learning], labels[learning], progress)
     if change is not None:
-        network = scale(network, change(torch.Generator().manual_seed(0)))
+        network = scale(network, images, change(torch.Generator().manual_seed(0)))
     model = saved(capture(network, images[:1], "image", ["logits"], OPSET), folder / f"{name}.onnx")
     every = [image.numpy()[None] for image in images]
     pool, inputs = [every[i] for i in learning], [every[i] for i in judging]

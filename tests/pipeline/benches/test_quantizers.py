@@ -156,17 +156,29 @@ def test_boxes_and_scores_in_one_tensor_come_apart_as_they_were():
         np.testing.assert_allclose(values, apart[name], atol=2e-4)
 
 
-@pytest.mark.parametrize("change", [digits.skew, digits.outliers])
+CHANGED = {
+    "skew": (digits.unclamped, 0.03),
+    "outliers": (digits.unclamped, 1.0),
+    "skew_below": (digits.mobilenet_v2, 1e-3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
 def test_pathologies_change_ranges_but_no_function(change):
     torch.manual_seed(0)
-    network = digits.unclamped().eval()
-    image = torch.randn(1, 3, digits.SIZE, digits.SIZE)
+    made, least = CHANGED[change]
+    network, factors = made().eval(), getattr(digits, change)(torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, digits.SIZE, digits.SIZE)
+    norm = network.features[3].conv[0][1]
     with torch.no_grad():
-        before, weight = network(image), network.features[3].conv[0][1].weight.clone()
-        after = digits.scale(network, change(torch.Generator().manual_seed(0)))(image)
-        ratio = network.features[3].conv[0][1].weight / weight
+        norm.bias[:4] = 7.0  # beyond the clamp's limit
+        before, weight = network(images), norm.weight.clone()
+        after = digits.scale(network, images, factors)(images)
+        ratio = norm.weight / weight
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3 * float(before.abs().max()))
     assert 60 < float(ratio.max() / ratio.min()) <= digits.SKEW
+    assert float(ratio.min()) >= least * 0.999
+    assert change != "skew_below" or (ratio[:4].tolist() == [1.0] * 4 and float(ratio[4:].max()) < 1)
 
 
 def test_what_is_missing_is_told_and_the_rest_runs(tmp_path):

@@ -58,7 +58,7 @@ def engine_db(floating, scheme):
 def test_the_function_stays(aim, absorb, clamp):
     words = ("Clip (a, zero, six)", "Clip (c, zero, six)") if clamp == "Clip6" else ("Relu (a)", "Relu (c)")
     floating = skewed(*words)
-    moved, places = equalize(floating, statistics(floating).channels, PER_TENSOR, aim, absorb)
+    moved, places = equalize(floating, statistics(floating), PER_TENSOR, aim, absorb)
     assert places == 2
     for image in images(SHAPE, count=8):
         exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
@@ -73,17 +73,21 @@ def first_weight(floating):
 @pytest.mark.parametrize("aim", ["weights", "activations", "both"])
 def test_a_clamp_cuts_nothing_more_on_images_brighter_than_any_seen(aim):
     floating = skewed("Clip (a, zero, six)", "Clip (c, zero, six)")
-    dim = calibrate(floating, view(floating), images(SHAPE, count=8, low=-0.3, high=0.3)).channels
+    taken = calibrate(floating, view(floating), images(SHAPE, count=8, low=-0.3, high=0.3))
+    dim = taken.channels
     assert (dim["b"].high == 0).any()  # a channel that is dead on what was seen
-    moved, _ = equalize(floating, dim, PER_TENSOR, aim, absorb=True)
+    moved, _ = equalize(floating, taken, PER_TENSOR, aim, absorb=True)
     divided = (first_weight(floating) / first_weight(moved))[:, :1, 0, 0, None]
-    assert divided.max() > 1.1  # something is evened still
+    assert divided.min() < 0.9  # something is evened still
     before, after = Tap(floating, ["b"]), Tap(moved, ["b"])
+    encoded = quantize(view(floating), taken.histograms, PER_TENSOR, Choosing("minmax")).activations["x"]
+    ends = [(q - encoded.zero_point) * encoded.scale for q in (-128, 127)]
     brighter = 0
-    for image in images(SHAPE, count=8):
-        wanted = before.read(image)["b"]
-        assert (after.read(image)["b"] * divided >= wanted * 0.9999 - 1e-4).all()
-        brighter += (wanted.max(axis=(0, 2, 3)) > 1.5 * dim["b"].high).sum()
+    for image in images(SHAPE, count=16):
+        for entering in (image.clip(*ends), np.where(image > 0, *reversed(ends)).astype(np.float32)):
+            wanted = before.read(entering)["b"]
+            assert (after.read(entering)["b"] * divided >= wanted * 0.9999 - 1e-4).all()
+            brighter += (wanted.max(axis=(0, 2, 3)) > 1.2 * dim["b"].high).sum()
     assert brighter > 0
 
 
@@ -91,10 +95,34 @@ def test_a_clamp_cuts_nothing_more_on_images_brighter_than_any_seen(aim):
 def test_channels_skewed_1000_to_1_come_back_per_tensor(aim):
     floating = skewed()
     naive = engine_db(floating, PER_TENSOR)
-    moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, aim, absorb=True)
+    moved, _ = equalize(floating, statistics(floating), PER_TENSOR, aim, absorb=True)
     evened = engine_db(moved, PER_TENSOR)
     assert naive < 12
     assert evened > 25
+
+
+CLAMPED = ("Clip (a, zero, six)", "Clip (c, zero, six)")
+
+
+@pytest.mark.parametrize(("per_channel", "before", "after"), [(False, 5, 17), (True, 9, 33)])
+def test_channels_skewed_1000_to_1_come_back_between_clamps_too(per_channel, before, after):
+    floating, scheme = skewed(*CLAMPED), Scheme(dict.fromkeys(PER_CHANNEL, per_channel))
+    taken = statistics(floating)
+    assert engine_db(floating, scheme) < before
+    assert engine_db(equalize(floating, taken, scheme, "both", absorb=True)[0], scheme) > after
+
+
+@pytest.mark.parametrize("aim", ["weights", "activations", "both"])
+def test_between_clamps_the_function_stays_at_the_ends_of_the_input_too(aim):
+    floating = skewed(*CLAMPED)
+    moved, _ = equalize(floating, statistics(floating), PER_TENSOR, aim, absorb=True)
+    divided = first_weight(floating) / first_weight(moved)
+    assert divided.min() < 0.1
+    assert run_onnx(floating, {"x": images(SHAPE)[0]})["y"].any()
+    for image in images(SHAPE, count=24, seed=5):
+        wide = np.sign(image)  # as bright and dark as anything can be
+        exact, found = run_onnx(floating, {"x": wide})["y"], run_onnx(moved, {"x": wide})["y"]
+        np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
 
 
 def test_a_high_bias_moves_into_the_next_layer():
@@ -103,7 +131,7 @@ def test_a_high_bias_moves_into_the_next_layer():
         w=normal(4, 3, 1, 1, scale=0.1), b=np.float32([50, 40, 30, 0]),
         v=normal(2, 4, 1, 1, seed=1), c=np.float32([1, 2]),
     )  # fmt: skip
-    moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, "weights", absorb=True)
+    moved, _ = equalize(floating, statistics(floating), PER_TENSOR, "weights", absorb=True)
     seen = statistics(moved).channels["a"]
     np.testing.assert_allclose(seen.low[:3], 0, atol=1e-4)
     assert (seen.high < 2).all()
@@ -122,7 +150,7 @@ def test_outliers_of_a_transformer_move_from_a_norm_into_its_weights():
     taken = calibrate(floating, view(floating), images((1, 8, 16)))
     (told,) = (said for said in of_statistics(view(floating), taken) if said.startswith("n "))
     assert "n has 1 of 16 channels beyond 8 times the median: 3; the largest is" in told
-    moved, places = equalize(floating, taken.channels, PER_TENSOR, "activations", absorb=False)
+    moved, places = equalize(floating, taken, PER_TENSOR, "activations", absorb=False)
     assert places == 1
     again = calibrate(moved, view(moved), images((1, 8, 16))).channels["n"].largest
     assert again.max() / np.median(again) < 4
@@ -157,13 +185,14 @@ def test_a_dead_channel_stays_dead():
     weight = np.frombuffer(tensor.raw_data, np.float32).copy().reshape(8, -1)
     weight[2] = 0
     tensor.raw_data = weight.tobytes()
-    moved, _ = equalize(floating, statistics(floating).channels, PER_TENSOR, "both", absorb=False)
+    moved, _ = equalize(floating, statistics(floating), PER_TENSOR, "both", absorb=False)
     assert np.isfinite(run_onnx(moved, {"x": images(SHAPE)[0]})["y"]).all()
 
 
 @pytest.mark.parametrize("scheme", [PER_TENSOR, Scheme(PER_CHANNEL)])
-def test_only_channels_far_beyond_the_others_are_rescued_without_another_calibration(scheme):
-    floating = skewed()
+@pytest.mark.parametrize("clamps", [(), CLAMPED])
+def test_only_channels_far_beyond_the_others_are_rescued_without_another_calibration(scheme, clamps):
+    floating = skewed(*clamps)
     taken = calibrate(floating, view(floating), images(SHAPE), histograms=False)
     moved, seen, places = rescue(floating, taken, scheme)
     assert places
