@@ -60,7 +60,8 @@ class Recipe(_Part):
     power_of_two: bool = Field(False, description="scales that a shift multiplies with")
     equalize: tuple[Literal["weights", "activations", "both"], ...] = ()
     absorb_high_bias: bool = True
-    rescue: bool = Field(False, description="even channels far beyond the others, with range minmax and nothing tried")
+    rescue: bool = Field(False, description="even channels far beyond the others, with extremes for ranges")
+    no_worse_than: Preset | None = Field(None, description="gone through first; the better end of both is kept")
     rounding: Literal["nearest", "compensated"] = "nearest"
     bias_correction: Literal["off", "fast", "full"] = Field("off", description="full tries fast first")
     learning_images: int = Field(16, ge=1, description="of the calibration images, to round and correct with")
@@ -79,8 +80,8 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _rescues_extremes(self) -> Self:
-        if self.rescue and (self.range != ("minmax",) or self.judged or self.overrides):
-            raise ValueError("should have rescue only with range minmax, no overrides and nothing else to try")
+        if self.rescue and not self.judged and (self.range != ("minmax",) or self.overrides):
+            raise ValueError("should have rescue only with range minmax and no overrides, or where several are tried")
         return self
 
     @property
@@ -88,20 +89,21 @@ class Recipe(_Part):
         """Whether extremes alone do not do."""
         plain = {"minmax", "moving-average"}
         others = {o.range for o in self.overrides if isinstance(o.range, str)}
-        return bool((set(self.range) | others) - plain) or bool(self.equalize)
+        return bool((set(self.range) | others) - plain) or bool(self.equalize) or self.no_worse_than is not None
 
     @property
     def judged(self) -> bool:
         """Whether anything has to be decided on the engine."""
         choices = (len(self.range), len(self.percentiles), len(self.weight_range))
         recovers = bool(self.equalize) or self.rounding != "nearest" or self.bias_correction != "off"
-        return recovers or max(choices) > 1
+        return recovers or self.no_worse_than is not None or max(choices) > 1
 
 
 PRESETS: Mapping[Preset, Recipe] = {
     "fast": Recipe(range=("minmax",), rescue=True),
-    "balanced": Recipe(range=("mse", "percentile"), equalize=("both",), bias_correction="fast"),
+    "balanced": Recipe(range=("mse", "percentile"), rescue=True, equalize=("both",), bias_correction="fast"),
     "best": Recipe(
+        no_worse_than="balanced",
         range=("minmax", "percentile", "mse", "entropy"),
         percentiles=(99.999, 99.99, 99.9),
         weight_range=("max", "mse"),
@@ -110,7 +112,11 @@ PRESETS: Mapping[Preset, Recipe] = {
         bias_correction="full",
     ),
 }
-"""What ``--preset`` names: extremes only; some choices; every pass, each kept only if the engine's outputs improve."""
+"""What ``--preset`` names: extremes only; some choices; every pass, each kept only if the engine's outputs improve.
+
+The first trial of ``balanced`` is what ``fast`` does, and the first of ``best`` are those of ``balanced``: on the
+images that decide none is worse than a cheaper one.
+"""
 
 
 def load(path: Path, target: str) -> Recipe:

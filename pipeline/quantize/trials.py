@@ -1,6 +1,5 @@
 """Trying what a recipe names, pass by pass; what is kept is decided by the integer engine's outputs."""
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +7,6 @@ from functools import partial
 
 import onnx
 
-from pipeline.errors import ConfigError
 from pipeline.graph.view import Graph, view
 from pipeline.progress import counted
 from pipeline.quantize import correction, equalization, ptq, qdq, rounding, writeback
@@ -23,6 +21,7 @@ from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.score import Score, score
 from pipeline.quantize.split import Split
 from pipeline.quantize.walk import walk
+from pipeline.quantize.ways import choosings, ranged, ways
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress, Quiet
 
@@ -64,7 +63,7 @@ class Trial:
     Attributes:
         what: in words.
         sqnr_db: the objective: of all outputs, averaged, on the judging images; ``None`` when it was not judged.
-        kept: whether what follows stands on it.
+        kept: whether the end stands on it, or, as it is told, what follows so far.
         seconds: it took.
         known: whether the journal had its score, so that it was not measured again.
     """
@@ -135,11 +134,17 @@ class Search:
         return (*notes, f"{left}; {where}")
 
 
+_Floating = tuple[onnx.ModelProto, Calibration, Graph]
+"""A float model, its statistics and its view."""
+
+
 @dataclass
 class _Trials:
-    """The trials of one recipe."""
+    """The trials of one recipe, and of those that it goes through first.
 
-    recipe: Recipe
+    What a trial makes follows from its name: one that was judged on an earlier way is not judged again.
+    """
+
     scheme: Scheme
     target: Target
     images: Split
@@ -148,11 +153,16 @@ class _Trials:
     trials: list[Trial] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
     best: tuple[State, Score] | None = None
+    """Of the way that is gone."""
+    path: list[str] = field(default_factory=list)
+    """What that stands on."""
+    scores: dict[str, Score] = field(default_factory=dict)
+    """Of all ways, by name."""
 
     def judge(self, what: str, made: Callable[[], State]) -> None:
         """Make a state, score it, and keep it if it is the best so far; what the journal knows is not run again."""
         start, what = time.monotonic(), f"{self.search.prefix}{what}"
-        known = self.search.journal.known(what)
+        known = self.scores.get(what) or self.search.journal.known(what)
         if known is None and self._is_over():
             self.untried.append(what)
             return
@@ -161,12 +171,34 @@ class _Trials:
         kept = self.best is None or found.sqnr_db > self.best[1].sqnr_db
         if kept:
             self.best = state or made(), found
+            self.path.append(what)
+        if what in self.scores:
+            return
+        self.scores[what] = found
         trial = Trial(what, found.sqnr_db, kept, time.monotonic() - start, known is not None)
         self.trials.append(trial)
         self.search.tell(what, str(trial), found, {"seconds": trial.seconds, "kept": float(kept)})
 
+    def improve(self, what: str, change: Callable[[State], State]) -> None:
+        """As ``judge``, of what ``change`` makes of the best state so far."""
+        if self.best is None:
+            self.untried.append(f"{self.search.prefix}{what}")
+            return
+        before, _ = self.best
+        self.judge(what, lambda: change(before))
+
+    def begin(self) -> None:
+        """Go another way."""
+        self.best, self.path = None, []
+
+    def found(self, ends: Sequence[tuple[tuple[State, Score], Sequence[str]]]) -> Found:
+        """The best of ``ends``, each with its path; the first of those alike."""
+        (state, scored), path = max(ends, key=lambda end: end[0][1].sqnr_db)
+        made = [replace(trial, kept=trial.what in path) for trial in self.trials]
+        return Found(state, tuple(made), tuple(dict.fromkeys(self.untried)), scored)
+
     def _is_over(self) -> bool:
-        return self.best is not None and self.search.budget.spent
+        return bool(self.scores) and self.search.budget.spent
 
     def _scored(self, what: str, state: State | None) -> Score:
         if state is None:
@@ -212,22 +244,40 @@ def run(
         ModelError: the model cannot be quantized or compiled.
     """
     graph = view(model)
-    first = _choosings(recipe, graph)[0]
     if not recipe.judged:
-        return _untested(model, calibration, scheme, first, recipe)
+        return _untested(model, calibration, scheme, choosings(recipe, graph)[0], recipe)
     outputs = [o.name for o in model.graph.output]
     tap = Tap(model, outputs)
     wanted = [tap.read(image) for image in images.judging]
-    made = _Trials(recipe, scheme, target, images, wanted, search or Search())
-    for choosing in _choosings(recipe, graph):
+    made = _Trials(scheme, target, images, wanted, search or Search())
+    ends = []
+    for name, way in ways(recipe):
+        made.begin()
+        _go(made, (model, calibration, graph), name, way)
+        ends += [(made.best, made.path)] if made.best is not None else []
+    return made.found(ends)
+
+
+def _go(trials: _Trials, floating: _Floating, name: str, recipe: Recipe) -> None:
+    """Everything that ``recipe`` names, in order; what depends on what was kept before has its ``name`` in front."""
+    model, calibration, graph = floating
+    choices = choosings(recipe, graph)
+    if recipe.rescue:
+        _rescue(trials, floating, replace(choices[0], choice="minmax"))
+    for choosing in choices:
         for kind in recipe.weight_range:
-            maker = _maker(model, graph, calibration, scheme, choosing, kind == "mse")
-            made.judge(f"range {_said(choosing)}, weights {kind}", maker)
-    _equalize(made, model, calibration)
-    _recover(made)
-    if made.best is None:
-        raise ConfigError("names no range", where="recipe")
-    return Found(made.best[0], tuple(made.trials), tuple(made.untried), made.best[1])
+            maker = _maker(model, graph, calibration, trials.scheme, choosing, kind == "mse")
+            trials.judge(ranged(choosing, kind), maker)
+    _equalize(trials, floating, recipe)
+    _recover(trials, name, recipe)
+
+
+def _rescue(trials: _Trials, floating: _Floating, choosing: Choosing) -> None:
+    """Try the extremes, with channels evened that would lose nearly all their levels otherwise."""
+    model, calibration, evened = equalization.rescue(floating[0], floating[1], trials.scheme)
+    said = f"channels evened at {len(evened)} places, " if evened else ""
+    maker = _maker(model, view(model), calibration, trials.scheme, choosing, False)
+    trials.judge(f"{said}{ranged(choosing, 'max')}", maker)
 
 
 def _untested(
@@ -255,39 +305,20 @@ def _state(
     return State(model, calibration, choosing, least, encodings)
 
 
-def _choosings(recipe: Recipe, graph: Graph) -> Sequence[Choosing]:
-    """Every way to choose ranges that the recipe names, its overrides in each."""
-    names = {t.name for node in graph.nodes for t in node.outputs} | {t.name for t in graph.inputs}
-    by_tensor: dict[str, str | tuple[float, float]] = {}
-    for override in recipe.overrides:
-        matching = [name for name in names if re.fullmatch(override.tensors, name)]
-        if not matching:
-            raise ConfigError(
-                f"no activation is called {override.tensors}", where="overrides", fix="see --json: layers"
-            )
-        by_tensor.update(dict.fromkeys(matching, override.range))
-    return [
-        Choosing(choice, percentile, by_tensor)
-        for choice in recipe.range
-        for percentile in (recipe.percentiles if choice == "percentile" else recipe.percentiles[:1])
-    ]
-
-
-def _said(choosing: Choosing) -> str:
-    return f"{choosing.choice} {choosing.percentile:g}" if choosing.choice == "percentile" else choosing.choice
-
-
-def _equalize(trials: _Trials, model: onnx.ModelProto, calibration: Calibration) -> None:
+def _equalize(trials: _Trials, floating: _Floating, recipe: Recipe) -> None:
     """Try every aim of equalization, each with the range choices again, for they depend on it."""
-    absorb, by_tensor = trials.recipe.absorb_high_bias, _choosings(trials.recipe, view(model))[0].by_tensor
-    for aim in trials.recipe.equalize:
-        moved, places = equalization.equalize(model, calibration, trials.scheme, aim, absorb, by_tensor)
+    model, calibration, graph = floating
+    choices, least = choosings(recipe, graph), trials.best is not None and trials.best[0].least_error
+    for aim in recipe.equalize:
+        moved, places = equalization.equalize(
+            model, calibration, trials.scheme, aim, recipe.absorb_high_bias, choices[0].by_tensor
+        )
         if not places:
             return
         again = _Again(moved, trials, calibration.images)
-        for choosing in _choosings(trials.recipe, again.graph):
-            what = f"equalized for {aim} at {places} places, range {_said(choosing)}"
-            trials.judge(what, partial(again.state, choosing))
+        for choosing in choices:
+            what = f"equalized for {aim} at {places} places, {ranged(choosing, 'mse' if least else 'max')}"
+            trials.judge(what, partial(again.state, choosing, least))
 
 
 class _Again:
@@ -297,29 +328,23 @@ class _Again:
         self.model, self.trials, self.images, self.graph = model, trials, images, view(model)
         self._calibration: Calibration | None = None
 
-    def state(self, choosing: Choosing) -> State:
+    def state(self, choosing: Choosing, least: bool) -> State:
         if self._calibration is None:
             progress = self.trials.search.progress
             progress.start(self.images, "calibrating the equalized model")
             every = counted(self.trials.images.every(), progress)
             self._calibration = calibrate(self.model, self.graph, every)
-        least = self.trials.best is not None and self.trials.best[0].least_error
         return _state(self.model, self.graph, self._calibration, self.trials.scheme, choosing, least)
 
 
-def _recover(trials: _Trials) -> None:
+def _recover(trials: _Trials, name: str, recipe: Recipe) -> None:
     """Round the weights and correct the biases of the best state so far; what is cheap is tried before what is not."""
-    if trials.best is None:
-        return
-    if trials.recipe.bias_correction != "off":
-        state = trials.best[0]
-        trials.judge("biases corrected, fast", lambda: _corrected(state))
-    if trials.recipe.rounding == "compensated":
-        state = trials.best[0]
-        trials.judge("weights rounded for the outputs", lambda: _walked(trials, state, rounding.compensate))
-    if trials.recipe.bias_correction == "full":
-        state = trials.best[0]
-        trials.judge("biases corrected, full", lambda: _walked(trials, state, correction.correct))
+    if recipe.bias_correction != "off":
+        trials.improve(f"{name}biases corrected, fast", _corrected)
+    if recipe.rounding == "compensated":
+        trials.improve(f"{name}weights rounded for the outputs", partial(_walked, trials, rounding.compensate))
+    if recipe.bias_correction == "full":
+        trials.improve(f"{name}biases corrected, full", partial(_walked, trials, correction.correct))
 
 
 def _corrected(state: State) -> State:
@@ -327,7 +352,7 @@ def _corrected(state: State) -> State:
     return replace(state, model=writeback.shifted(state.model, shifts), exact=state.real)
 
 
-def _walked(trials: _Trials, state: State, change: Callable[..., bool]) -> State:
+def _walked(trials: _Trials, change: Callable[..., bool], state: State) -> State:
     """``state`` with ``change`` made at every unit that is better for it, on the engine, in order.
 
     What a unit should compute is what the float model does, whatever the weights and biases of ``state`` have become.

@@ -32,11 +32,11 @@ def scored(monkeypatch):
     return calls
 
 
-def searched(search):
+def searched(search, recipe=RECIPE):
     floating, seen = net(), images(SHAPE, count=6)
     taken = calibrate(floating, view(floating), seen)
-    parts, _ = split(6, RECIPE, lambda: seen, lambda places: [seen[p] for p in places])
-    return trials.run(floating, taken, parts, RECIPE, TARGET, scheme.of(TARGET), search)
+    parts, _ = split(6, recipe, lambda: seen, lambda places: [seen[p] for p in places])
+    return trials.run(floating, taken, parts, recipe, TARGET, scheme.of(TARGET), search)
 
 
 def outcome(found):
@@ -82,6 +82,28 @@ def test_a_stopped_search_goes_on_where_it_was(tmp_path, scored):
         assert len(scored) == 5 - stopped
         journal.finish()
         assert not path.exists()
+
+
+TWICE = RECIPE.model_copy(update={"no_worse_than": "balanced", "range": ("percentile", "mse")})
+
+
+def test_a_search_that_goes_through_another_recipe_first_can_be_stopped_on_both_ways(tmp_path, scored):
+    whole = searched(Search(), TWICE)
+    names = [t.what for t in whole.trials]
+    assert names.index("as balanced: biases corrected, fast") == 5
+    assert names.count("range mse, weights max") == 1
+    assert len(set(names)) == len(scored) == 10
+    for stopped in (3, 6, 8):
+        path = tmp_path / f"{stopped}.jsonl"
+        with pytest.raises(KeyboardInterrupt):
+            searched(Search(Journal(path, "key"), progress=Told(stopped)), TWICE)
+        scored.clear()
+        assert outcome(searched(Search(Journal(path, "key")), TWICE)) == outcome(whole)
+        assert len(scored) == 10 - stopped
+    found = searched(Search(budget=Budget(0.0)), TWICE)
+    assert (len(found.trials), len(found.untried)) == (1, 9)
+    assert found.untried[-1] == "biases corrected, fast"
+    assert set(found.untried) <= set(names)
 
 
 def test_a_budget_too_small_for_one_trial_makes_one_and_says_so(scored):
