@@ -98,8 +98,15 @@ def _lines(path: Path) -> list[dict[str, object]]:
 
 
 def _score(line: Mapping[str, object]) -> Score:
-    outputs, cosines = line["outputs"], line["cosines"]
-    agreement, images = line["agreement"], line["images"]
-    if not isinstance(outputs, dict) or not isinstance(cosines, dict) or not isinstance(images, int):
-        raise ModelError("is not a search's journal", where=line.get("what"), fix="remove the .trials.jsonl file")
-    return Score(outputs, cosines, float(agreement) if isinstance(agreement, (int, float)) else None, images)
+    outputs, cosines, parts = line.get("outputs"), line.get("cosines"), line.get("parts")
+    agreement, images = line.get("agreement"), line.get("images")
+    if not isinstance(outputs, dict) or not isinstance(cosines, dict) or not isinstance(parts, dict):
+        raise _unknown(line)
+    if not isinstance(images, int):
+        raise _unknown(line)
+    level = float(agreement) if isinstance(agreement, (int, float)) else None
+    return Score(outputs, cosines, level, images, parts)
+
+
+def _unknown(line: Mapping[str, object]) -> ModelError:
+    return ModelError("is not a search's journal", where=line.get("what"), fix="remove the .trials.jsonl file")

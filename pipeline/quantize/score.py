@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.parts import parts
 
 LIMIT_DB = 200.0
 """A tensor without any error has this ratio, so that it is a number in JSON too."""
@@ -61,29 +62,47 @@ class Score:
         cosines: cosine similarity of each.
         agreement: share of images with the same largest value in the first output; ``None`` unless it is one row.
         images: judged on.
+        parts: signal to noise of each part of the outputs that have some, by output and tensor.
     """
 
     outputs: Mapping[str, float]
     cosines: Mapping[str, float]
     agreement: float | None
     images: int
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sqnr_db: float = field(init=False)
-    """Their mean: the objective."""
+    """The objective: the mean over the outputs, each part of one counted as an output of its own."""
 
     def __post_init__(self) -> None:
-        """Average the outputs."""
-        object.__setattr__(self, "sqnr_db", float(np.mean(list(self.outputs.values()))))
+        """Average the outputs and parts."""
+        levels = [list(self.parts[name].values()) if name in self.parts else [db] for name, db in self.outputs.items()]
+        object.__setattr__(self, "sqnr_db", float(np.mean([db for each in levels for db in each])))
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The objective, that of every output and that of every part, in dB, by ``sqnr_db[.OUTPUT[.PART]]``."""
+        outputs = {f"sqnr_db.{name}": db for name, db in self.outputs.items()}
+        parts = {f"sqnr_db.{name}.{part}": db for name, each in self.parts.items() for part, db in each.items()}
+        return {"sqnr_db": self.sqnr_db, **outputs, **parts}
 
 
 def score(engine: Engine, images: Iterable[Real], wanted: Sequence[Mapping[str, Real]]) -> Score:
     """The score of ``engine`` on ``images``, whose float outputs are ``wanted``, by name, one mapping per image."""
     names = engine.graph.output_names
+    places = {
+        name: {engine.original.get(part, part): where for part, where in each.items()}
+        for name, each in parts(engine.graph).items()
+    }
     sums = {name: Noise() for name in names}
+    apart = {name: {part: Noise() for part in each} for name, each in places.items()}
     same = []
     for image, real in zip(images, wanted, strict=True):
         found = engine.run(image)
         for name in names:
             sums[name].add(real[name], found[name])
+            for part, noise in apart.get(name, {}).items():
+                where = places[name][part]
+                noise.add(real[name][where], found[name][where])
         first = real[names[0]]
         if first.ndim == 2 and first.shape[0] == 1 and first.shape[1] > 1:
             same.append(int(first.argmax()) == int(found[names[0]].argmax()))
@@ -92,4 +111,5 @@ def score(engine: Engine, images: Iterable[Real], wanted: Sequence[Mapping[str, 
         {name: each.cosine for name, each in sums.items()},
         float(np.mean(same)) if same else None,
         len(wanted),
+        {name: {part: noise.sqnr_db for part, noise in each.items()} for name, each in apart.items()},
     )

@@ -62,7 +62,7 @@ class Trial:
 
     Attributes:
         what: in words.
-        sqnr_db: the objective: of all outputs, averaged, on the judging images; ``None`` when it was not judged.
+        sqnr_db: the objective, on the judging images; ``None`` when it was not judged.
         kept: whether the end stands on it, or, as it is told, what follows so far.
         seconds: it took.
         known: whether the journal had its score, so that it was not measured again.
@@ -118,8 +118,7 @@ class Search:
         """Say what came of a trial, with what is left of the budget, and record it with its ``numbers``."""
         left = str(self.budget)
         self.progress.message(f"{said} ({left})" if left else said)
-        outputs = {f"sqnr_db.{name}": db for name, db in found.outputs.items()}
-        self.progress.trial(what, {"sqnr_db": found.sqnr_db, **outputs, **numbers})
+        self.progress.trial(what, {**found.metrics, **numbers})
 
     def left_out(self, made: Sequence[Trial], untried: Sequence[str], where: str) -> tuple[str, ...]:
         """A sentence each: that the budget did not do for one trial, and what it left out, with how to go on."""

@@ -33,6 +33,7 @@ def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
         "outputs": {
             name: {"sqnr_db": db, "cosine": done.score.cosines[name]} for name, db in done.score.outputs.items()
         },
+        "parts": {name: dict(each) for name, each in done.score.parts.items()},
         "top1_agreement": done.score.agreement,
         "judged_images": done.score.images,
         "held_out": done.held_out,

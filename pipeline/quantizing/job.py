@@ -246,8 +246,7 @@ def _written(path: Path, state: trials.State) -> onnx.ModelProto:
 
 def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, object]) -> None:
     """The encodings and the recipe beside the quantized file, with what was ``used`` and what came out."""
-    metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
-    saved = order.recipe.model_copy(update={"target": order.target.name, **used, "metrics": metrics})
+    saved = order.recipe.model_copy(update={"target": order.target.name, **used, "metrics": scored.metrics})
     state.encodings.save(order.encodings_out)
     _write(order.recipe_out, recipes.dump(saved).encode())
 

@@ -65,8 +65,13 @@ def _layers(done: Done, every: bool) -> Iterator[str]:
         yield f"{len(rows) - len(shown)} layers that lose less are not shown; --layers shows all"
 
 
+def _parts(done: Done, output: str) -> str:
+    found = done.score.parts.get(output, {})
+    return f" ({', '.join(f'{part} {db:.2f}' for part, db in found.items())})" if found else ""
+
+
 def _verdict(done: Done) -> Iterator[str]:
-    outputs = ", ".join(f"{name} {db:.2f} dB" for name, db in done.score.outputs.items())
+    outputs = ", ".join(f"{name} {db:.2f} dB{_parts(done, name)}" for name, db in done.score.outputs.items())
     agreed = "" if done.score.agreement is None else f", top-1 agrees on {done.score.agreement:.1%}"
     kind = "images that decided nothing" if done.held_out else "images, those that decided"
     yield f"outputs: {outputs}{agreed} ({done.score.images} {kind}; integer engine of {done.order.target.contract})"

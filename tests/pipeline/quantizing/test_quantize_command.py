@@ -10,12 +10,14 @@ import onnxruntime as ort
 import pytest
 import yaml
 from PIL import Image
-from smallmodels import quantized
+from smallmodels import images, quantized
 
 from pipeline.cli import main
 
 sys.path.append(str(Path(__file__).parents[1] / "quantize"))
 from enginenets import SHAPE, net, smooth
+from test_apart import DECODED, head
+from test_apart import SHAPE as OF_HEAD
 
 
 @pytest.fixture
@@ -72,6 +74,24 @@ def test_a_saved_recipe_and_saved_encodings_give_the_same_file_again(folder, cap
     words = ["--preset", "fast", "--encodings", folder / "plain.encodings.json"]
     assert quantize(folder, "--out", folder / "taken.onnx", *words) == 0
     assert (folder / "taken.onnx").read_bytes() == (folder / "plain.onnx").read_bytes()
+
+
+def test_parts_of_an_output_have_figures_of_their_own(folder, capsys):
+    onnx.save(head(DECODED), folder / "head.onnx")
+    np.save(folder / "head.npy", np.concatenate(images(OF_HEAD, count=6)))
+    words = ["--preset", "fast", "--out", folder / "h.onnx"]
+    assert quantize(folder, *words, "--json", calibration="head.npy", model="head.onnx", target="ethos-u55-256") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["outputs"]) == {"y"}
+    parts = report["parts"]["y"]
+    assert report["sqnr_db"] == pytest.approx((parts["k"] + parts["p"]) / 2)
+    saved = yaml.safe_load((folder / "h.recipe.yaml").read_text())["metrics"]
+    assert saved == {
+        "sqnr_db": report["sqnr_db"], "sqnr_db.y": report["outputs"]["y"]["sqnr_db"],
+        "sqnr_db.y.k": parts["k"], "sqnr_db.y.p": parts["p"],
+    }  # fmt: skip
+    assert quantize(folder, *words, calibration="head.npy", model="head.onnx", target="ethos-u55-256") == 0
+    assert f"(k {parts['k']:.2f}, p {parts['p']:.2f})" in capsys.readouterr().out
 
 
 def test_encodings_of_another_tool_are_taken(folder, capsys):
