@@ -51,8 +51,8 @@ def spawn(contender: Contender, job: Job) -> Spent | Failure:
     words = [contender.name, job.scheme, str(job.model), str(job.images), str(job.out)]
     command = [sys.executable, "-m", __name__, *words]
     spent = job.out.with_suffix(".json")
-    for left in (job.out, spent):  # of the contender before
-        left.unlink(missing_ok=True)
+    for left in job.out.parent.glob(f"{job.out.stem}.*"):  # of the contender before, its trials included
+        left.unlink()
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=os.environ | QUIET, timeout=LONGEST
