@@ -22,6 +22,7 @@ def bench_quant_command(
     *,
     only: Annotated[list[str] | None, typer.Option(metavar="MODEL", help="Only this model; repeatable.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Draws of calibration images.")] = 3,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what earlier runs measured.")] = False,
     runs: Runs = Path("runs"),
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="For results; RUNS/bench-quant otherwise.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
@@ -30,14 +31,19 @@ def bench_quant_command(
 
     Models: the detector, the same with boxes and scores in one tensor, EfficientNet-Lite0, two small MobileNets
     trained here, and one with skewed and one with outlier channels. Needs the `toolkits` extra for some.
+
+    Each measurement is written down at once and not made again as long as model, images, code and toolkits are the
+    same: what was stopped goes on, and several runs, also side by side, add up to one table.
     """
     from pipeline.benches.quantization import bench, table  # noqa: PLC0415 (imports onnxruntime)
 
     loaded = loading.load(config, None)
     folder = out or runs / "bench-quant"
     with progress.console(sys.stderr) as console:
-        found = bench.run(loaded.config, runs, folder, only or (), seeds, console)
-    folder.mkdir(parents=True, exist_ok=True)
+        try:
+            found = bench.run(loaded.config, runs, folder, only or (), seeds, console, force)
+        except KeyboardInterrupt:
+            raise loading.Interrupted("the same command without --force; what was measured is kept") from None
     write_atomically(folder / DOCUMENT, (table.document(found) + "\n").encode())
     write_atomically(folder / MARKDOWN, (table.markdown(found) + "\n").encode())
     say(table.document(found) if json else table.markdown(found))

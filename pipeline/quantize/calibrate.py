@@ -1,7 +1,10 @@
 """Running the float model over calibration images, one at a time, to see what its activations take."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -12,10 +15,16 @@ from onnx import helper, numpy_helper
 from pipeline.errors import DataError, ModelError
 from pipeline.graph.fusion import fused_outputs
 from pipeline.graph.view import Graph, Tensor
-from pipeline.quantize.histogram import Histogram
+from pipeline.quantize.histogram import Histogram, averaging
 from runtime.delegates.cpu import LOAD_ERRORS
 
 REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceMean")
+Reading = tuple[Mapping[str, NDArray[np.float32]], Sequence[NDArray[np.float32]]]
+"""Activations in full by name, and the reductions of all channels: the smallest, largest and mean value, [channels]."""
+
+MOST = 4
+"""Images that are run at once; each takes the memory of an inference."""
+
 AXES_ARE_INPUTS = 18
 """The operator set from which on these reductions take their axes as an input."""
 
@@ -56,16 +65,24 @@ def activations(graph: Graph) -> tuple[Tensor, ...]:
 
 
 def channel_axis(tensor: Tensor) -> int | None:
-    """The axis that counts the channels of an activation: 1 of an image, the last of anything else with a batch."""
-    rank = len(tensor.shape or ())
-    return None if rank < 2 else 1 if rank > 3 else rank - 1
+    """The axis that counts the channels of an activation: 1 of an image, the last of anything else with a batch.
+
+    ``None`` without a batch, or where the number of channels is not known.
+    """
+    shape = tensor.shape or ()
+    axis = 1 if len(shape) > 3 else len(shape) - 1
+    return None if len(shape) < 2 or shape[axis] is None else axis
 
 
 class Tap:
-    """The float model with activations, or reductions of them, as outputs, run by ONNX Runtime image by image."""
+    """The float model with activations, and reductions of some, as outputs, run by ONNX Runtime image by image."""
 
-    def __init__(self, model: onnx.ModelProto, names: Sequence[str], reduced: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, names: Sequence[str], reduced: Sequence[Tensor] = (), threads: int = 0
+    ) -> None:
         """Prepare ``model`` (float, one input) for reading ``names``, and the extremes and means of ``reduced``.
+
+        An image is run by so many ``threads``, by one per core with 0.
 
         Raises:
             ModelError: the model has not exactly one input, or ONNX Runtime cannot run it.
@@ -79,15 +96,15 @@ class Tap:
         del tapped.graph.output[:]
         self.input = given[0]
         self.names = [n for n in names if n != self.input]
-        self.reduced = [t.name for t in reduced]
-        for tensor in reduced:
-            _reduce(tapped, tensor)
-        wanted = [*self.names, *(_reduction(name, op) for name in self.reduced for op in REDUCTIONS)]
-        tapped.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted)
+        self.reductions = _reduce(tapped, reduced) if reduced else []
+        tapped.graph.output.extend(onnx.ValueInfoProto(name=n) for n in (*self.names, *self.reductions))
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # What is read stays as the model has it; only what lies between may be fused.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.intra_op_num_threads = threads
+        # Its threads would else burn a third of the processor time waiting for the next image or the next layer.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self.session = ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except LOAD_ERRORS as error:
@@ -97,37 +114,84 @@ class Tap:
         """Every tapped activation for one input, by name; the input is among them."""
         return {self.input: image, **self._run(self.names, image)}
 
-    def read_all(
-        self, image: NDArray[np.float32]
-    ) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, Sequence[NDArray[np.float32]]]]:
-        """As ``read``, and per channel the smallest, largest and mean value of what is reduced, each [C]."""
-        reductions = {name: [_reduction(name, op) for op in REDUCTIONS] for name in self.reduced}
-        found = self._run([*self.names, *(n for names in reductions.values() for n in names)], image)
+    def read_all(self, image: NDArray[np.float32]) -> Reading:
+        """As ``read``, and the smallest, the largest and the mean value of every channel of all that is reduced."""
+        found = self._run([*self.names, *self.reductions], image)
         full = {self.input: image, **{name: found[name] for name in self.names}}
-        return full, {name: [found[n] for n in names] for name, names in reductions.items()}
+        return full, [found[name] for name in self.reductions]
 
     def _run(self, names: Sequence[str], image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         values = self.session.run(list(names), {self.input: image}) if names else []
         return dict(zip(names, values, strict=True))
 
 
-def _reduction(name: str, op: str) -> str:
-    return f"{name}@{op}"
+def widths(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+    """How many values a reduction of each of ``tensors`` has: one a channel, or one where channels are not known."""
+    axes = [channel_axis(tensor) for tensor in tensors]
+    return np.array([1 if a is None else (t.shape or ())[a] for t, a in zip(tensors, axes, strict=True)], np.int64)
 
 
-def _reduce(model: onnx.ModelProto, tensor: Tensor) -> None:
-    """Append the reductions of ``tensor`` to all but its channels."""
+def _reduce(model: onnx.ModelProto, tensors: Sequence[Tensor]) -> Sequence[str]:
+    """Append what reduces ``tensors`` to all but their channels, joined, and name what each of ``REDUCTIONS`` gives."""
     version = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    kept = channel_axis(tensor)
-    axes = [axis for axis in range(len(tensor.shape or ())) if axis != kept]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "@flat"))
     for op in REDUCTIONS:
-        name = _reduction(tensor.name, op)
-        if version >= AXES_ARE_INPUTS:
-            model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{name}@axes"))
-            node = helper.make_node(op, [tensor.name, f"{name}@axes"], [name], keepdims=0)
-        else:
-            node = helper.make_node(op, [tensor.name], [name], axes=axes, keepdims=0)
-        model.graph.node.append(node)
+        parts = []
+        for tensor in tensors:
+            name, kept = f"{tensor.name}@{op}", channel_axis(tensor)
+            axes = [axis for axis in range(len(tensor.shape or ())) if axis != kept]
+            if version >= AXES_ARE_INPUTS:
+                model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{name}@axes"))
+                node = helper.make_node(op, [tensor.name, f"{name}@axes"], [name], keepdims=0)
+            else:
+                node = helper.make_node(op, [tensor.name], [name], axes=axes, keepdims=0)
+            flat = helper.make_node("Reshape", [name, "@flat"], [f"{name}@flat"])
+            model.graph.node.extend([node] if kept is not None else [node, flat])
+            parts.append(name if kept is not None else f"{name}@flat")
+        model.graph.node.append(helper.make_node("Concat", parts, [f"@{op}"], axis=0))
+    return [f"@{op}" for op in REDUCTIONS]
+
+
+class _Extremes:
+    """What every channel of all reduced tensors took, side by side in arrays of float64 [all channels].
+
+    The moving averages are of whole tensors, [tensors], as ``Histogram`` has them.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.ends = np.cumsum(widths(tensors))
+        self.starts = self.ends - widths(tensors)
+        self.channels = Channels(*(np.full(self.ends[-1], start) for start in (np.inf, -np.inf, 0.0)))
+        self.averages = np.zeros((2, len(tensors)))
+        self.seen = 0
+
+    def take(self, low: NDArray[np.float32], high: NDArray[np.float32], mean: NDArray[np.float32]) -> None:
+        """Take in the reductions of an image; raises ``ModelError`` for one that is not finite."""
+        self.seen += 1
+        finite = np.isfinite(mean) & np.isfinite(low) & np.isfinite(high)
+        if not finite.all():
+            place = int(np.searchsorted(self.ends, np.argmin(finite), side="right"))
+            what = f"is not finite on calibration image {self.seen}"
+            raise ModelError(what, where=self.tensors[place].name, fix="check the weights")
+        np.minimum(self.channels.low, low, out=self.channels.low)
+        np.maximum(self.channels.high, high, out=self.channels.high)
+        self.channels.mean += mean
+        ends = np.array([np.minimum.reduceat(low, self.starts), np.maximum.reduceat(high, self.starts)], np.float64)
+        self.averages += averaging(self.seen) * (ends - self.averages)
+
+    def by_tensor(self) -> tuple[Mapping[str, Histogram], Mapping[str, Channels]]:
+        """The extremes of every tensor, and of those that have channels what each channel took."""
+        histograms: dict[str, Histogram] = {}
+        channels: dict[str, Channels] = {}
+        whole = self.channels
+        for place, (tensor, start, end) in enumerate(zip(self.tensors, self.starts, self.ends, strict=True)):
+            own = Channels(whole.low[start:end], whole.high[start:end], whole.mean[start:end] / self.seen)
+            low, high = (float(each) for each in self.averages[:, place])
+            histograms[tensor.name] = Histogram(float(own.low.min()), float(own.high.max()), self.seen, low, high)
+            if channel_axis(tensor) is not None:
+                channels[tensor.name] = own
+        return histograms, channels
 
 
 def calibrate(
@@ -146,40 +210,28 @@ def calibrate(
     every = activations(graph)
     skipped = frozenset() if histograms else fused_outputs(graph)
     wanted = [t for t in every if t.name not in skipped]
-    tap = Tap(model, [t.name for t in wanted] if histograms else [], wanted)
-    counted = {t.name: Histogram() for t in wanted}
-    channels: dict[str, Channels] = {}
-    seen = 0
-    for image in images:
-        seen += 1
-        full, reductions = tap.read_all(image)
-        for name, (low, high, mean) in reductions.items():
-            if not (np.isfinite(mean).all() and np.isfinite(low).all() and np.isfinite(high).all()):
-                raise ModelError(f"is not finite on calibration image {seen}", where=name, fix="check the weights")
-            _take(channels, name, low, high, mean)
-            if histograms:
-                counted[name].update(full[name])
-            else:
-                counted[name].extremes(float(np.min(low)), float(np.max(high)))
-    if not seen:
+    tap = Tap(model, [t.name for t in wanted] if histograms else [], wanted, threads=1)
+    extremes = _Extremes(wanted)
+    counted = {t.name: Histogram() for t in wanted} if histograms else {}
+    for full, reductions in _side_by_side(tap.read_all, images):
+        extremes.take(*reductions)
+        for name, histogram in counted.items():
+            histogram.update(full[name])
+    if not extremes.seen:
         raise DataError("calibration got no images", fix="the training split must not be empty")
-    for each in channels.values():
-        each.mean /= seen
-    return Calibration(counted, {n: c for n, c in channels.items() if c.mean.ndim == 1}, seen)
+    plain, channels = extremes.by_tensor()
+    return Calibration(counted or plain, channels, extremes.seen)
 
 
-def _take(
-    channels: dict[str, Channels],
-    name: str,
-    low: NDArray[np.float32],
-    high: NDArray[np.float32],
-    mean: NDArray[np.float32],
-) -> None:
-    """Widen the extremes of ``name`` and add to its sum of means."""
-    first = channels.get(name)
-    if first is None:
-        channels[name] = Channels(low.astype(np.float64), high.astype(np.float64), mean.astype(np.float64))
-        return
-    np.minimum(first.low, low, out=first.low)
-    np.maximum(first.high, high, out=first.high)
-    first.mean += mean
+def _side_by_side(
+    run: Callable[[NDArray[np.float32]], Reading], images: Iterable[NDArray[np.float32]]
+) -> Iterator[Reading]:
+    """What ``run`` gives for each of ``images``, in order, as many at a time as there are cores, up to ``MOST``.
+
+    A thread for each image takes less processor time than several threads for one, who wait for another at every layer.
+    """
+    count = min(os.cpu_count() or 1, MOST)
+    rest = iter(images)
+    with ThreadPoolExecutor(count) as pool:
+        while some := list(islice(rest, count)):
+            yield from pool.map(run, some)

@@ -16,6 +16,11 @@ AVERAGING = 0.01
 the first image is not favoured: over few images this is close to their mean."""
 
 
+def averaging(updates: int) -> float:
+    """The weight of the image number ``updates``, from 1, in the moving averages of it and of those before."""
+    return AVERAGING / (1 - (1 - AVERAGING) ** updates)
+
+
 @dataclass
 class Histogram:
     """Counts of an activation's values over ``[-limit, limit)``, where ``limit`` is a power of two.
@@ -74,7 +79,7 @@ class Histogram:
         """Take an image's extremes into the extremes and their averages."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.updates += 1
-        weight = AVERAGING / (1 - (1 - AVERAGING) ** self.updates)
+        weight = averaging(self.updates)
         self.average_low += weight * (low - self.average_low)
         self.average_high += weight * (high - self.average_high)
 

@@ -13,8 +13,8 @@ from pipeline.graph.model import check, load
 from pipeline.rewrites import batch_norm, folding
 from pipeline.rewrites.rule import OPSETS
 
-FOLDS = (folding.FOLD_CONSTANTS, batch_norm.FOLD, batch_norm.TO_DEPTHWISE)
-"""What is always rewritten first: exact, and with nothing left to quantize where it was."""
+NORM_FOLDS = (batch_norm.FOLD, batch_norm.TO_DEPTHWISE)
+"""What is rewritten first, after constants are folded: exact, and with nothing left to quantize where it was."""
 
 QUANTIZED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
@@ -60,7 +60,8 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
     name, shape, notes = _fix_input(model, path, size)
     if notes:
         model = check(model, path)
-    for fold in FOLDS:
+    normalizes = any(node.op_type == "BatchNormalization" for node in model.graph.node)
+    for fold in (folding.FOLD_CONSTANTS, *(NORM_FOLDS if normalizes else ())):
         applied = fold.apply(model)
         model = applied.model
         if applied.replacements:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.quantize.engine import Real
 from pipeline.quantize.recipe import Recipe
@@ -9,19 +10,36 @@ from pipeline.quantize.recipe import Recipe
 
 @dataclass(frozen=True)
 class Split:
-    """The calibration images in their parts.
+    """The calibration images in their parts, by their places; those of a part are read when it is first asked for.
 
     Attributes:
         every: all of them, for ranges; each iteration reads them again.
-        learning: to round and correct with.
-        judging: to decide with; others than those, unless there are too few.
-        held_out: that decided nothing, for the figure that is told; those of ``judging`` where there are too few.
+        pick: those at some places, ascending.
+        to_learn: places of ``learning``.
+        to_judge: places of ``judging``.
+        to_hold_out: places of ``held_out``.
     """
 
     every: Callable[[], Iterable[Real]]
-    learning: Sequence[Real]
-    judging: Sequence[Real]
-    held_out: Sequence[Real]
+    pick: Callable[[Sequence[int]], Sequence[Real]]
+    to_learn: Sequence[int]
+    to_judge: Sequence[int]
+    to_hold_out: Sequence[int]
+
+    @cached_property
+    def judging(self) -> Sequence[Real]:
+        """To decide with; others than those of ``learning``, unless there are too few."""
+        return self.pick(self.to_judge)
+
+    @cached_property
+    def learning(self) -> Sequence[Real]:
+        """To round and correct with."""
+        return self.judging if self.to_learn == self.to_judge else self.pick(self.to_learn)
+
+    @cached_property
+    def held_out(self) -> Sequence[Real]:
+        """That decided nothing, for the figure that is told; those of ``judging`` where there are too few."""
+        return self.judging if self.to_hold_out == self.to_judge else self.pick(self.to_hold_out)
 
 
 def split(
@@ -42,18 +60,18 @@ def split(
     """
     judging = _evenly(range(1, count, 3), recipe.judging_images)
     if not judging:
-        same = pick(range(count))
+        same = range(count)
         said = "the one calibration image is both learnt from and judged with; give 3 or more"
-        return Split(every, same, same, same), (said,)
+        return Split(every, pick, same, same, same), (said,)
     others = [place for place in range(count) if place % 3 != 1]
     apart = set(others[2::4])
     held_out = _evenly(others[2::4], recipe.judging_images)
     learning = _evenly([place for place in others if place not in apart], recipe.learning_images)
-    decides = pick(judging)
+    parts = Split(every, pick, learning, judging, held_out or judging)
     if held_out or not recipe.judged:
-        return Split(every, pick(learning), decides, pick(held_out) if held_out else decides), ()
+        return parts, ()
     said = f"{count} calibration images are too few to hold any out: the figure told is of those that decided; give 4"
-    return Split(every, pick(learning), decides, decides), (said,)
+    return parts, (said,)
 
 
 def _evenly(places: Sequence[int], most: int) -> Sequence[int]:

@@ -12,8 +12,8 @@ from pipeline.checking.nouns import Check
 from pipeline.cost import hosts
 from pipeline.errors import ModelError
 from pipeline.files import write_atomically
+from pipeline.graph.files import read
 from pipeline.graph.model import check as checked
-from pipeline.graph.model import load
 from pipeline.graph.view import view
 from pipeline.progress import counted
 from pipeline.quantize import aimet, encodings, findings, trials
@@ -241,7 +241,7 @@ def _judged(engine: Engine, prepared: Prepared, parts: Split, progress: Progress
 def _written(path: Path, state: trials.State) -> onnx.ModelProto:
     """The quantized model, as whoever reads ``path`` finds it."""
     _write(path, checked(state.quantized(), path).SerializeToString(deterministic=True))
-    return load(path)
+    return read(path)
 
 
 def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, object]) -> None:

@@ -1,16 +1,20 @@
-"""The whole comparison: every case, scheme, contender and draw of calibration images."""
+"""The whole comparison: every case, scheme, contender and draw of calibration images that is not known yet."""
 
 import importlib.util
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.benches.quantization import child, judge
+from pipeline import digests
+from pipeline.benches.quantization import child, judge, measured
+from pipeline.benches.quantization.basis import code, evaluated, tools
 from pipeline.benches.quantization.cases import Case
 from pipeline.benches.quantization.child import Failure, Spent
 from pipeline.benches.quantization.contenders import CONTENDERS, TARGETS, Contender, Job, Scheme
-from pipeline.benches.quantization.judge import Judgement, Reference
+from pipeline.benches.quantization.judge import Reference
+from pipeline.benches.quantization.measured import Basis, Entry, Line, Peak, What
 from pipeline.config import RunConfig
 from pipeline.errors import ConfigError, ModelError, nearest
 from pipeline.workspace import Progress
@@ -24,80 +28,119 @@ FEW, MANY = 50, 1000
 """Calibration images between which peak memory is compared."""
 
 MEMORY_CASE = "mobilenet-v2"
+MEMORY_SCHEME: Scheme = "per-channel"
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One quantization: who did what, and what came of it.
-
-    Attributes:
-        seed: of the draw of calibration images.
-        floating: the float model's points.
-        spent: time and memory, or why there is nothing to judge.
-        judgement: ``None`` when there is nothing to judge.
-    """
-
-    case: str
-    metric: str
-    scheme: Scheme
-    contender: str
-    seed: int
-    floating: float
-    spent: Spent | Failure
-    judgement: Judgement | None
-
-
-@dataclass(frozen=True)
-class Peak:
-    """The most memory that a contender held with so many calibration images; or why it failed."""
-
-    contender: str
-    images: int
-    spent: Spent | Failure
+MEASURED = "measured.jsonl"
+"""The file of all that was measured; another run reads it, so that one that was stopped goes on."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that was measured; ``missing`` are cases that could not be made, with the reason."""
+    """All that was measured and still holds; ``missing`` are cases that could not be made, with the reason."""
 
     entries: Sequence[Entry]
     peaks: Sequence[Peak]
     missing: Mapping[str, str]
 
 
-def run(config: RunConfig, runs: Path, folder: Path, only: Sequence[str], seeds: int, progress: Progress) -> Comparison:
+@dataclass(frozen=True)
+class Bench:
+    """Where a comparison keeps its files, and what it knows.
+
+    Attributes:
+        folder: of the models and of what was measured.
+        code: digest of the source files that measure, as this process began.
+        progress: is told every entry.
+        known: what need not be measured again.
+    """
+
+    folder: Path
+    code: str
+    progress: Progress
+    known: Mapping[tuple[What, Basis], Entry | Peak] = field(default_factory=dict)
+
+    @property
+    def models(self) -> Path:
+        """Where the float models lie."""
+        return self.folder / "models"
+
+    @property
+    def file(self) -> Path:
+        """Where the measurements are."""
+        return self.folder / MEASURED
+
+    def keep(self, basis: Basis, found: Entry | Peak) -> None:
+        """Write down what was found; raises ``UserError`` when that cannot be."""
+        measured.append(self.file, Line(basis, found))
+
+
+def run(
+    config: RunConfig,
+    runs: Path,
+    folder: Path,
+    only: Sequence[str],
+    seeds: int,
+    progress: Progress,
+    force: bool = False,
+) -> Comparison:
     """Compare.
 
     Args:
         config: the use case of the detector.
         runs: where its run lies.
-        folder: for models and what is made of them; trained networks in it are used again.
+        folder: for models and measurements; those of earlier runs are used again.
         only: names of cases; all when empty.
         seeds: draws of calibration images.
         progress: is told every entry.
+        force: whether to measure again what is known.
+
+    Returns:
+        What this and earlier runs measured, of all cases.
 
     Raises:
         ConfigError: ``only`` names no case.
+        UserError: the folder cannot be written.
     """
     unknown = [name for name in only if name not in CASES]
     if unknown:
         raise ConfigError(f"is no case: {unknown[0]}", where="--only", fix=nearest(unknown[0], CASES))
-    names = [name for name in CASES if not only or name in only]
-    entries: list[Entry] = []
-    peaks: list[Peak] = []
+    known = {} if force else {(line.what, line.basis): line.found for line in measured.read(folder / MEASURED)}
+    bench = Bench(folder, code((__name__, child.__name__)), progress, known)
     missing: dict[str, str] = {}
-    try:
-        for name in names:
-            try:
-                case = make(name, config, runs, folder / "models", progress)
-            except ModelError as error:
-                missing[name] = str(error)
-                continue
-            entries += compare(case, folder / "work", seeds, progress)
+    for name in CASES:
+        if only and name not in only:
+            continue
+        try:
+            with measured.locked(bench.models / ".lock"):  # no two processes train the same network
+                case = make(name, config, runs, bench.models, progress)
+        except ModelError as error:
+            missing[name] = str(error)
+            continue
+        with tempfile.TemporaryDirectory(prefix="bench-quant-") as work:
+            compare(bench, case, Path(work), seeds)
             if name == MEMORY_CASE:
-                peaks += memory(case, folder / "work", progress)
-    finally:
-        shutil.rmtree(folder / "work", ignore_errors=True)
+                memory(bench, case, Path(work))
+    return comparison(bench, missing)
+
+
+def comparison(bench: Bench, missing: Mapping[str, str]) -> Comparison:
+    """All measurements in the file that were made by this code, with these libraries, of the models as they are."""
+    models = {name: digests.sha256(path) for name in CASES if (path := bench.models / f"{name}.onnx").is_file()}
+    rank = {each.name: place for place, each in enumerate(CONTENDERS)}
+    today = {(each.name, scheme): tools(each, scheme) for each in CONTENDERS for scheme in TARGETS}
+
+    def holds(line: Line) -> bool:
+        case, scheme = (
+            (line.found.case, line.found.scheme) if isinstance(line.found, Entry) else (MEMORY_CASE, MEMORY_SCHEME)
+        )
+        same = line.basis.code == bench.code and line.basis.model == models.get(case)
+        return same and line.basis.tools == today.get((line.found.contender, scheme))
+
+    found = {line.what: line.found for line in measured.read(bench.file) if holds(line)}.values()
+    entries = [each for each in found if isinstance(each, Entry)]
+    entries.sort(key=lambda e: (CASES.index(e.case), e.seed, list(TARGETS).index(e.scheme), rank[e.contender]))
+    peaks = [each for each in found if isinstance(each, Peak)]
+    peaks.sort(key=lambda peak: (peak.images, rank[peak.contender]))
     return Comparison(entries, peaks, missing)
 
 
@@ -126,22 +169,34 @@ def installed(package: str) -> bool:
 
 
 def compare(
-    case: Case, folder: Path, seeds: int, progress: Progress,
+    bench: Bench, case: Case, work: Path, seeds: int,
     contenders: Sequence[Contender] = CONTENDERS, schemes: Sequence[Scheme] = tuple(TARGETS),
-) -> Iterator[Entry]:  # fmt: skip
-    """Every one of ``contenders`` on ``case`` under each of ``schemes``, ``seeds`` times."""
-    real = judge.reference(case)
-    progress.start(seeds * len(schemes) * len(contenders), case.name)
+) -> Sequence[Entry]:  # fmt: skip
+    """Every one of ``contenders`` on ``case`` under each of ``schemes``, ``seeds`` times; ``work`` is for what is made.
+
+    Raises:
+        UserError: a measurement cannot be written down.
+    """
+    real, model, found = judge.reference(case), digests.sha256(case.model), list[Entry]()
+    evaluation = evaluated(case, real)
+    today = {(each.name, scheme): tools(each, scheme) for each in contenders for scheme in schemes}
+    bench.progress.start(seeds * len(schemes) * len(contenders), case.name)
     for seed in range(seeds):
-        images = case.draw(seed, folder / f"images-{seed}")
+        images = case.draw(seed, work / f"images-{seed}")
+        drawn = digests.Digests().tree(images)
         for scheme in schemes:
             for contender in contenders:
-                made = Job(case.model, images, folder / "quantized.onnx", scheme)
-                found = _entry(case, real, contender, made, seed)
-                progress.message(said(found))
-                progress.advance()
-                yield found
+                basis = Basis(model, drawn, evaluation, bench.code, today[contender.name, scheme])
+                entry = bench.known.get((measured.entry_of(case.name, scheme, contender.name, seed), basis))
+                if not isinstance(entry, Entry):
+                    made = Job(case.model, images, work / "quantized.onnx", scheme)
+                    entry = _entry(case, real, contender, made, seed)
+                    bench.keep(basis, entry)
+                    bench.progress.message(said(entry))
+                bench.progress.advance()
+                found.append(entry)
         shutil.rmtree(images)
+    return found
 
 
 def _entry(case: Case, real: Reference, contender: Contender, job: Job, seed: int) -> Entry:
@@ -161,15 +216,19 @@ def quantized(contender: Contender, job: Job) -> Spent | Failure:
     return child.spawn(contender, job)
 
 
-def memory(case: Case, folder: Path, progress: Progress) -> Iterator[Peak]:
-    """Peak memory of every contender with ``FEW`` and with ``MANY`` calibration images, per channel."""
+def memory(bench: Bench, case: Case, work: Path) -> None:
+    """Peak memory of every contender with ``FEW`` and with ``MANY`` calibration images."""
+    model = digests.sha256(case.model)
     for count in (FEW, MANY):
-        images = case.draw(0, folder / "memory", count)
-        progress.start(len(CONTENDERS), f"memory, {count} images")
+        images = case.draw(0, work / "memory", count)
+        drawn = digests.Digests().tree(images)
+        bench.progress.start(len(CONTENDERS), f"memory, {count} images")
         for contender in CONTENDERS:
-            job = Job(case.model, images, folder / "quantized.onnx", "per-channel")
-            yield Peak(contender.name, count, quantized(contender, job))
-            progress.advance()
+            basis = Basis(model, drawn, "", bench.code, tools(contender, MEMORY_SCHEME))
+            if (measured.peak_of(contender.name, count), basis) not in bench.known:
+                job = Job(case.model, images, work / "quantized.onnx", MEMORY_SCHEME)
+                bench.keep(basis, Peak(contender.name, count, quantized(contender, job)))
+            bench.progress.advance()
         shutil.rmtree(images)
 
 

@@ -13,8 +13,11 @@ from pipeline.quantize.prepare import prepare
 
 Real = NDArray[np.float32]
 Outputs = Mapping[str, Real]
-Points = Callable[[Sequence[Outputs]], float]
-"""From a model's outputs, one mapping per validation input, to the metric in points, 0 to 100."""
+Figure = Callable[[Sequence[int]], float]
+"""From places of inputs to the metric over these, in points, 0 to 100."""
+
+Points = Callable[[Sequence[Outputs]], Figure]
+"""From a model's outputs, one mapping per input to measure with, to its figure."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,9 @@ def saved(model: onnx.ModelProto, path: Path) -> Path:
 def accuracy(labels: Sequence[int]) -> Points:
     """Top-1 accuracy of the first output against ``labels``."""
 
-    def points(outputs: Sequence[Outputs]) -> float:
-        return 100 * float(np.mean([found == label for found, label in zip(_top(outputs), labels, strict=True)]))
+    def points(outputs: Sequence[Outputs]) -> Figure:
+        hits = np.array([found == label for found, label in zip(_top(outputs), labels, strict=True)])
+        return lambda places: 100 * float(np.mean(hits[list(places)]))
 
     return points
 

@@ -4,6 +4,7 @@
 with what it took. Whatever goes wrong is the process's own end: its last line on standard error says what.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -51,8 +52,8 @@ def spawn(contender: Contender, job: Job) -> Spent | Failure:
     words = [contender.name, job.scheme, str(job.model), str(job.images), str(job.out)]
     command = [sys.executable, "-m", __name__, *words]
     spent = job.out.with_suffix(".json")
-    for left in (job.out, spent):  # of the contender before
-        left.unlink(missing_ok=True)
+    for left in job.out.parent.glob(f"{job.out.stem}.*"):  # of the contender before, its trials included
+        left.unlink()
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=os.environ | QUIET, timeout=LONGEST
@@ -82,6 +83,7 @@ def main(words: list[str]) -> None:
     job = Job(Path(model), Path(images), Path(out), "per-channel" if scheme == "per-channel" else "per-tensor")
     for module in contender.modules:
         importlib.import_module(module)
+    gc.collect()  # or what the imports left would be collected at some contender's cost
     wall, cpu = time.perf_counter(), time.process_time()
     contender.quantize(job)
     spent = Spent(time.perf_counter() - wall, time.process_time() - cpu, peak_mb())

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipeline import tasks
-from pipeline.benches.quantization.cases import Case, Outputs, Points, saved
+from pipeline.benches.quantization.cases import Case, Figure, Outputs, Points, saved
 from pipeline.config import RunConfig
 from pipeline.errors import ModelError
 from pipeline.graph.model import load
@@ -60,10 +60,11 @@ def _as_it_is(outputs: Outputs) -> Outputs:
 def _ap50(task: Task, samples: Sequence[Sample], split: Callable[[Outputs], Outputs]) -> Points:
     truth = [(each.boxes, each.labels) for each in samples]
 
-    def points(outputs: Sequence[Outputs]) -> float:
-        found = iter(outputs)
-        detect = task.detector(lambda _: split(next(found)))
-        return 100 * average_precision([detect(each.frame) for each in samples], truth)["ap50"]
+    def points(outputs: Sequence[Outputs]) -> Figure:
+        given = iter(outputs)
+        detect = task.detector(lambda _: split(next(given)))
+        found = [detect(each.frame) for each in samples]
+        return lambda places: 100 * average_precision([found[i] for i in places], [truth[i] for i in places])["ap50"]
 
     return points
 

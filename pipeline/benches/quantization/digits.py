@@ -5,6 +5,7 @@ a channel is scaled where it is made and scaled back where it is read; before a 
 limit, and only down.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,8 +30,16 @@ from pipeline.workspace import Progress
 SIZE = 64
 EPOCHS = 12
 BATCH = 64
+RATE = 3e-3
+"""The largest, of AdamW on a one-cycle schedule."""
+
+DECAY = 1e-2
+SEED = 0
 TRAINED = 1000
 """Of 1,797 digits; the others are for validation."""
+
+MOVES = v2.RandomAffine(degrees=12, translate=(0.1, 0.1), scale=(0.8, 1.1), fill=-1)
+"""Shifts, turns and sizes to train with."""
 
 OPSET = 18
 SKEW = 1000.0
@@ -53,16 +62,15 @@ def digits() -> tuple[torch.Tensor, NDArray[np.int64]]:
 
 
 def train(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, progress: Progress) -> nn.Module:
-    """``network`` trained for ``EPOCHS`` with shifts, turns and sizes; deterministic on a machine."""
-    generator = torch.Generator().manual_seed(0)
-    moved = v2.RandomAffine(degrees=12, translate=(0.1, 0.1), scale=(0.8, 1.1), fill=-1)
+    """``network`` trained for ``EPOCHS`` with ``MOVES``; deterministic on a machine."""
+    generator = torch.Generator().manual_seed(SEED)
     steps = EPOCHS * math.ceil(len(images) / BATCH)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     network.train()
     for _ in range(EPOCHS):
         for batch in torch.split(torch.randperm(len(images), generator=generator), BATCH):
-            loss = cross_entropy(network(torch.stack([moved(each) for each in images[batch]])), labels[batch])
+            loss = cross_entropy(network(torch.stack([MOVES(each) for each in images[batch]])), labels[batch])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -182,12 +190,12 @@ CHANGES: Mapping[str, tuple[str, Callable[[torch.Generator], Factors] | None]] =
 
 
 def case(name: str, folder: Path, progress: Progress) -> Case:
-    """The case of that name; its network is trained once and then kept in ``folder``."""
+    """The case of that name; its network is trained once and then kept in ``folder``, for as long as ``key`` stays."""
     kind, change = CHANGES[name]
     images, labels = digits()
     order = np.random.default_rng(0).permutation(len(images))
     learning, judging = order[:TRAINED], order[TRAINED:]
-    network = _trained(kind, folder / f"{kind}.safetensors", images[learning], labels[learning], progress)
+    network = trained(kind, folder, images[learning], labels[learning], progress)
     if change is not None:
         network = scale(network, images, change(torch.Generator().manual_seed(0)))
     model = saved(capture(network, images[:1], "image", ["logits"], OPSET), folder / f"{name}.onnx")
@@ -196,14 +204,25 @@ def case(name: str, folder: Path, progress: Progress) -> Case:
     return Case(name, "top-1", model, pool, inputs, accuracy(labels[judging].tolist()))
 
 
-def _trained(kind: str, path: Path, images: torch.Tensor, labels: NDArray[np.int64], progress: Progress) -> nn.Module:
+def key(network: nn.Module, images: torch.Tensor, labels: NDArray[np.int64]) -> str:
+    """What a training is of, its settings, the layers of ``network`` and its data: 12 hexadecimal digits."""
+    settings = repr((EPOCHS, BATCH, RATE, DECAY, SEED, MOVES, network))
+    sha = hashlib.sha256(settings.encode())
+    for values in (images.numpy(), labels):
+        sha.update(np.ascontiguousarray(values).data)
+    return sha.hexdigest()[:12]
+
+
+def trained(kind: str, folder: Path, images: torch.Tensor, labels: NDArray[np.int64], progress: Progress) -> nn.Module:
+    """The network ``kind``: what ``folder`` has of the same training, or trained now and kept there."""
+    torch.manual_seed(SEED)
     network = NETWORKS[kind]()
+    path = folder / f"{kind}-{key(network, images, labels)}.safetensors"
     if path.is_file():
         progress.message(f"{path} is there already, and not trained again")
         return load_weights(network, path).eval()
     progress.start(EPOCHS, f"training {kind}")
-    torch.manual_seed(0)
-    trained = train(NETWORKS[kind](), images, torch.from_numpy(labels), progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(trained.state_dict()))
-    return trained
+    network = train(network, images, torch.from_numpy(labels), progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(network.state_dict()))
+    return network

@@ -22,6 +22,10 @@ from runtime.delegates.cpu import LOAD_ERRORS
 
 Where = Literal["engine", "onnxruntime"]
 
+BLOCKS = 12
+"""Parts of the inputs, each left out once to see what the metric owes to the choice of inputs. A part is of inputs next
+to one another, for frames of a clip and cuts of a photograph are alike."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -29,6 +33,7 @@ class Judgement:
 
     Attributes:
         points: the case's metric, 0 to 100.
+        replicates: the same with each of ``BLOCKS`` parts of the inputs left out, in order.
         sqnr_db: signal to quantization noise of the outputs against float, in dB, averaged over outputs.
         where: what ran it.
         floats: its operators that have no integers and so ran in float; ``None`` in ONNX Runtime, which does not tell.
@@ -36,6 +41,7 @@ class Judgement:
     """
 
     points: float
+    replicates: tuple[float, ...]
     sqnr_db: float
     where: Where
     floats: int | None
@@ -48,12 +54,20 @@ class Reference:
 
     outputs: Sequence[Outputs]
     points: float
+    replicates: tuple[float, ...]
 
 
 def reference(case: Case) -> Reference:
     """The float model of ``case`` in ONNX Runtime."""
     outputs = list(_run(case.model, case.inputs))
-    return Reference(outputs, case.points(outputs))
+    return Reference(outputs, *_measured(case, outputs))
+
+
+def _measured(case: Case, outputs: Sequence[Outputs]) -> tuple[float, tuple[float, ...]]:
+    """The metric over all inputs, and over all but each of ``BLOCKS`` parts; no part is empty."""
+    figure, places = case.points(outputs), np.arange(len(outputs))
+    parts = np.array_split(places, min(BLOCKS, len(outputs)))
+    return figure(places.tolist()), tuple(figure(np.delete(places, part).tolist()) for part in parts)
 
 
 def judge(case: Case, real: Reference, path: Path, scheme: Scheme) -> Judgement:
@@ -70,9 +84,9 @@ def judge(case: Case, real: Reference, path: Path, scheme: Scheme) -> Judgement:
             outputs = list(_run(path, case.inputs))
         except LOAD_ERRORS as other:
             raise ModelError(f"neither the engine nor ONNX Runtime takes it: {one_line(other)}", where=path) from error
-        return Judgement(case.points(outputs), _sqnr(real.outputs, outputs), "onnxruntime", None, str(error))
+        return Judgement(*_measured(case, outputs), _sqnr(real.outputs, outputs), "onnxruntime", None, str(error))
     floats = sum(len(unit.nodes) for unit in engine.units if unit.program is None)
-    return Judgement(case.points(outputs), _sqnr(real.outputs, outputs), "engine", floats)
+    return Judgement(*_measured(case, outputs), _sqnr(real.outputs, outputs), "engine", floats)
 
 
 def shaped(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,25 +1,30 @@
 """The comparison of quantizers: real tools in processes of their own on a tiny model, and what is said of them."""
 
+import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from scipy import stats
 from smallmodels import model, run_onnx, target
 
 from pipeline import configfile
-from pipeline.benches.quantization import bench, cases, child, detector, digits, judge, table
-from pipeline.benches.quantization.bench import Comparison, Entry, Peak
+from pipeline.benches.quantization import basis, bench, cases, child, detector, digits, judge, measured, table
+from pipeline.benches.quantization.bench import Bench, Comparison
 from pipeline.benches.quantization.child import Failure, Spent
 from pipeline.benches.quantization.contenders import Contender, Job, named
 from pipeline.benches.quantization.judge import Judgement
+from pipeline.benches.quantization.measured import Basis, Entry, Peak
 from pipeline.benches.quantization.whole import as_compiled
 from pipeline.cli import main
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ConfigError, ModelError, UserError
 from pipeline.quantize.engine import Engine
 from pipeline.workspace import Quiet
 
@@ -40,7 +45,7 @@ def case(tmp_path_factory):
 
 
 def one(case, name, scheme, folder):
-    (entry,) = bench.compare(case, folder, 1, Quiet(), [named(name)], [scheme])
+    (entry,) = bench.compare(Bench(folder, "code", Quiet()), case, folder, 1, [named(name)], [scheme])
     return entry
 
 
@@ -68,6 +73,110 @@ def test_what_fails_or_is_not_installed_is_told(case, tmp_path):
     assert "broken.onnx: is not an ONNX file" in bench.quantized(named("ours fast"), job).reason
     absent = Contender("absent", ("no_such_package.at_all",), print)
     assert bench.quantized(absent, job) == Failure("no_such_package is not installed")
+
+
+def counting(monkeypatch):
+    """Every quantization that is really made, by who makes it."""
+    made, real = [], child.spawn
+    monkeypatch.setattr(child, "spawn", lambda contender, job: made.append(contender.name) or real(contender, job))
+    return made
+
+
+def test_what_was_measured_is_not_measured_again_unless_something_changes(case, tmp_path, monkeypatch):
+    made = counting(monkeypatch)
+
+    def measure(seeds, code="code", measured_case=case):
+        known = {(line.what, line.basis): line.found for line in measured.read(tmp_path / bench.MEASURED)}
+        with_known = Bench(tmp_path, code, Quiet(), known)
+        return bench.compare(with_known, measured_case, tmp_path, seeds, [named("ORT min-max")], ["per-channel"])
+
+    first = measure(1)
+    assert [*measure(2)[:1], len(made)] == [*first, 2]  # the second draw alone is new
+    assert (measure(2)[0], len(made)) == (first[0], 2)
+    written = (tmp_path / bench.MEASURED).read_bytes()
+    (tmp_path / bench.MEASURED).write_bytes(written[: written.rindex(b'"judgement"')])  # as a kill leaves it
+    assert [(e.seed, e.judgement) for e in measure(2)] == [(e.seed, e.judgement) for e in [*first, measure(2)[1]]]
+    assert len(made) == 3
+    assert len(measured.read(tmp_path / bench.MEASURED)) == 2
+    measure(1, code="another")
+    measure(1, measured_case=replace(case, inputs=case.inputs[:20], points=lambda outputs: lambda places: 50.0))
+    assert len(made) == 5
+
+
+def test_what_it_rests_on_is_code_and_versions_and_the_target():
+    said = basis.tools(named("ORT min-max"), "per-channel")
+    assert f"onnxruntime {onnxruntime.__version__}" in said
+    assert f"numpy {np.__version__}" in said
+    assert "ethos-u55-256" in said
+    assert basis.tools(Contender("absent", ("no_such_package.at_all",), print), "per-channel").startswith(
+        "no_such_package absent, numpy"
+    )
+    assert basis.code([bench.__name__]) == basis.code([bench.__name__]) != basis.code([table.__name__])
+
+
+def test_runs_of_different_cases_add_up_to_one_table_of_what_holds(tmp_path):
+    here = Bench(tmp_path, "code", Quiet())
+    here.models.mkdir()
+    for name in ("mobilenet-v2", "skewed"):
+        (here.models / f"{name}.onnx").write_bytes(name.encode())
+
+    def keep(found, case, code="code", model=None):
+        scheme = getattr(found, "scheme", bench.MEMORY_SCHEME)
+        model = hashlib.sha256((model or case).encode()).hexdigest()
+        here.keep(Basis(model, "", "", code, basis.tools(named(found.contender), scheme)), found)
+
+    later, first = (entry(name, 89.0, case=case) for name, case in (("ORT min-max", "skewed"), ("ours best", "skewed")))
+    keep(later, "skewed")
+    keep(first, "skewed")
+    keep(entry("ours best", 1.0, case="mobilenet-v2"), "mobilenet-v2")
+    again = entry("ours best", 2.0, case="mobilenet-v2")
+    keep(again, "mobilenet-v2")
+    keep(entry("ours fast", 3.0, case="mobilenet-v2"), "mobilenet-v2", code="older")
+    keep(entry("ours fast", 3.0, case="mobilenet-v2"), "mobilenet-v2", model="older")
+    keep(Peak("ours fast", 1000, Spent(1, 1, 203.0)), "mobilenet-v2")
+    keep(Peak("ours fast", 50, Failure("ended by signal 9")), "mobilenet-v2")
+    found = bench.comparison(here, {})
+    assert found.entries == [again, first, later]
+    assert [peak.images for peak in found.peaks] == [50, 1000]
+
+
+def test_processes_side_by_side_lose_no_line(tmp_path):
+    path = tmp_path / "measured.jsonl"
+    path.write_bytes(b'{"cut": "of')
+    script = (
+        "import sys; from pathlib import Path; from pipeline.benches.quantization.measured import *\n"
+        "for i in range(100):\n"
+        "    append(Path(sys.argv[1]), Line(Basis(*'abcde'), Peak(sys.argv[2], i, Failure('x' * 9999))))"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", script, str(path), name]) for name in ("one", "two")]
+    assert [process.wait() for process in running] == [0, 0]
+    assert sorted(line.what for line in measured.read(path)) == [(who, i) for who in ("one", "two") for i in range(100)]
+
+
+def test_a_folder_that_takes_no_file_is_said_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/measured\.jsonl: cannot be written: File exists"):
+        Bench(tmp_path / "file", "code", Quiet()).keep(Basis(*"abcde"), Peak("ours fast", 50, Failure("no")))
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        measured.read(tmp_path)
+
+
+def test_a_network_is_trained_anew_when_its_settings_layers_or_data_change(monkeypatch):
+    network, (images, labels) = digits.mobilenet_v2(), digits.digits()
+    first = digits.key(network, images[:10], labels[:10])
+    assert first == digits.key(digits.mobilenet_v2(), images[:10], labels[:10])
+    others = [digits.key(digits.unclamped(), images[:10], labels[:10]), digits.key(network, images[:9], labels[:9])]
+    monkeypatch.setattr(digits, "EPOCHS", 3)
+    assert len({first, *others, digits.key(network, images[:10], labels[:10])}) == 4
+
+
+def test_a_trained_network_is_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "EPOCHS", 1)
+    images, labels = (each[:32] for each in digits.digits())
+    first = digits.trained("relu", tmp_path, images, labels, Quiet()).state_dict()
+    monkeypatch.setattr(digits, "train", None)
+    again = digits.trained("relu", tmp_path, images, labels, Quiet()).state_dict()
+    assert all(torch.equal(values, again[name]) for name, values in first.items())
 
 
 def test_a_tool_that_writes_nothing_is_not_judged_by_the_file_before(case, tmp_path, monkeypatch):
@@ -190,6 +299,17 @@ def test_what_is_missing_is_told_and_the_rest_runs(tmp_path):
     assert "- cctv: left out: " in table.markdown(found)
 
 
+def test_an_interrupted_command_says_what_goes_on(tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "make", stopped)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench-quant", str(CONFIG_FILE), "--only", "skewed", "--out", str(tmp_path)])
+    assert ended.value.code == 130
+    assert "what was measured is kept" in capsys.readouterr().err
+
+
 def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["bench-quant", str(CONFIG_FILE), "--only", "vgg", "--out", str(tmp_path)])
@@ -197,25 +317,62 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
     assert "--only: is no case: vgg" in capsys.readouterr().err
 
 
-def entry(name, points, seed=0, scheme="per-channel", floats=0, seconds=1.0):
-    spent = Spent(seconds, seconds, 100.0)
-    return Entry("tiny", "top-1", scheme, name, seed, 90.0, spent, Judgement(points, 30.0, "engine", floats))
+def entry(name, points, seed=0, scheme="per-channel", floats=0, seconds=1.0, replicates=None, case="tiny"):
+    spent, without = Spent(seconds, seconds, 100.0), (points,) * 12 if replicates is None else replicates
+    return Entry(case, "top-1", scheme, name, seed, 90.0, spent, Judgement(points, without, 30.0, "engine", floats))
 
 
-def test_a_verdict_counts_only_what_is_beyond_the_draws_noise():
-    peers = [entry("ORT min-max", 88.0), entry("ORT min-max", 89.0, seed=1), entry("NNCF fast", 80.0)]
-    for ours, word in (((89.0, 89.2), "tie"), ((89.9, 90.0), "better"), ((87.0, 87.1), "worse")):
-        (verdict,) = table.verdicts([*peers, *(entry("ours best", p, seed=i) for i, p in enumerate(ours))])
-        assert (verdict.best_peer, verdict.word) == ("ORT min-max", word)
-        assert verdict.noise == pytest.approx(1.0)
-    lucky = [entry("ORT min-max", 95.0), entry("ours best", 90.0)]
-    assert table.verdicts(lucky)[0].word == "tie"
+def verdict(ours, peer):
+    """Ours against ORT min-max, each a list of judged points or of points with replicates, one a draw."""
+    both = (("ours best", ours), ("ORT min-max", peer))
+    given = [
+        entry(name, *((p, i) if isinstance(p, float) else (p[0], i)), replicates=None if isinstance(p, float) else p[1])
+        for name, points in both
+        for i, p in enumerate(points)
+    ]
+    (found,) = table.verdicts([*given, entry("NNCF fast", 50.0)])
+    assert found.best_peer == "ORT min-max"
+    return found
+
+
+def test_the_draws_noise_is_the_interval_of_students_paired_test():
+    ours, peer = [89.0, 88.2, 88.9], [87.0, 86.3, 86.6]
+    found, interval = verdict(ours, peer), stats.ttest_rel(ours, peer).confidence_interval(0.95)
+    assert found.noise == pytest.approx((interval.high - interval.low) / 2)
+    assert (found.word, found.ours) == ("better", pytest.approx(90 - np.mean(ours)))
+    assert verdict(peer, ours).word == "worse"
+    assert verdict(ours, [87.0, 88.9, 88.4]).word == "tie"
+
+
+def test_the_noise_of_what_is_measured_with_is_the_paired_tests_over_single_inputs():
+    hits = np.random.default_rng(0).random((2, 200)) < np.array([[0.9], [0.7]])
+    whole = 100 * hits.mean(axis=1)
+    without = [tuple(100 * np.delete(each, place).mean() for place in range(200)) for each in hits]
+    interval = stats.ttest_rel(*(100.0 * hits)).confidence_interval(0.95)
+    ours, peer = ([(points, replicates)] for points, replicates in zip(whole, without, strict=True))
+    assert verdict(ours, peer).noise == pytest.approx((interval.high - interval.low) / 2)
+    assert verdict(ours, peer).word == "better"
+    assert verdict(ours, ours).noise == 0.0
+
+
+def test_both_kinds_of_noise_add_up_as_welch_and_satterthwaite_say():
+    low, high = (90.0 + np.tile([-1.0, 1.0], 6) * scale for scale in (0.1, 0.3))
+    draws, blocks = [89.0, 89.5, 91.0], [88.0, 88.5, 88.2]
+    found = verdict([(p, tuple(high)) for p in draws], [(p, tuple(low)) for p in blocks])
+    of_draws, of_inputs = np.var(np.subtract(draws, blocks), ddof=1) / 3, 11 / 12 * 12 * 0.2**2
+    freedom = (of_draws + of_inputs) ** 2 / (of_draws**2 / 2 + of_inputs**2 / 11)
+    assert found.noise == pytest.approx(stats.t.interval(0.95, freedom)[1] * (of_draws + of_inputs) ** 0.5)
+
+
+def test_to_be_above_float_counts_as_no_loss():
+    assert verdict([90.0], [95.0]).word == "tie"
+    assert verdict([88.0], [95.0]).word == "worse"
 
 
 def test_the_tables_show_losses_times_memory_and_failures():
     failed = Entry("tiny", "top-1", "per-channel", "NNCF fast", 0, 90.0, Failure("nncf is not installed"), None)
     odd = Entry("tiny", "top-1", "per-tensor", "ORT entropy", 0, 90.0, Spent(1, 1, None),
-                Judgement(45.0, 3.0, "onnxruntime", None, "y: has 3 scales"))  # fmt: skip
+                Judgement(45.0, (45.0,) * 12, 3.0, "onnxruntime", None, "y: has 3 scales"))  # fmt: skip
     entries = [
         entry("ours fast", 89.5, seconds=0.5), entry("ours best", 90.0), entry("ORT min-max", 88.0),
         entry("ORT min-max", 89.0, seed=1), failed, odd,
@@ -224,7 +381,7 @@ def test_the_tables_show_losses_times_memory_and_failures():
     comparison = Comparison(entries, peaks, {"cctv": "there is no trained detector"})
     text = table.markdown(comparison)
     assert "| ours best | 0.00 (30.0 dB) |" in text
-    assert "| ORT min-max | 1.50 ±0.50 (30.0 dB) |" in text
+    assert "| ORT min-max | 1.50 ± 0.50 (30.0 dB) |" in text
     assert "| ours best against the best peer | better (ORT min-max) |" in text
     assert "| NNCF fast | failed |" in text
     assert "- tiny, per-channel, NNCF fast: nncf is not installed" in text

@@ -156,6 +156,14 @@ def test_many_images_are_split_in_no_time():
     assert set(parts.learning).isdisjoint(parts.held_out)
 
 
+def test_the_images_of_a_part_are_read_once_when_they_are_asked_for():
+    read = []
+    parts, _ = split(9, PRESETS["fast"], list, lambda places: read.append(places) or list(places))
+    assert read == []
+    assert parts.judging is parts.judging
+    assert [list(places) for places in read] == [[1, 4, 7]]
+
+
 def test_too_few_images_to_hold_any_out_is_said_where_something_is_decided():
     parts, notes = split(3, PRESETS["balanced"], list, list)
     assert parts.held_out == parts.judging == [1]

@@ -1,13 +1,15 @@
 """Channel statistics, extremes alone, moving averages and entropy."""
 
+import os
 import sys
 
 import numpy as np
 import pytest
 from smallmodels import images, model, run_onnx
 
+from pipeline.errors import ModelError
 from pipeline.graph.view import view
-from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.calibrate import MOST, calibrate
 from pipeline.quantize.histogram import AVERAGING, Histogram
 from pipeline.quantize.ranges import entropy, moving_average
 from pipeline.quantize.scheme import Scheme
@@ -42,6 +44,43 @@ def test_channels_against_numpy(histograms, opset):
     assert found.images == 5
     assert found.histograms["r"].high == pytest.approx(values.max(), rel=1e-6)
     assert ("a" in found.histograms) == histograms  # it exists only inside the fused operator
+
+
+def test_extremes_and_their_averages_are_those_of_a_histogram_of_the_whole_tensor():
+    floating, seen = net(), images(SHAPE, count=7)
+    found = calibrate(floating, view(floating), seen, False).histograms["r"]
+    expected = Histogram()
+    for image in seen:
+        expected.update(run_onnx(tapped(["r"]), {"x": image})["r"])
+    for name in ("low", "high", "updates", "average_low", "average_high"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6)
+
+
+def test_tensors_without_channels_or_with_an_unknown_number_of_them_have_extremes_alone():
+    floating = model(
+        "g (float[1,3] x) => (float[1] s, float[n,m] k) { i = NonZero (x) \n c = Cast <to = 1> (i) \n k = Mul (c, x1)"
+        " s = ReduceSum <keepdims = 0> (x, axes) }",
+        18, x1=np.float32(2.0), axes=np.array([1]),
+    )  # fmt: skip
+    found = calibrate(floating, view(floating), [np.float32([[0.0, 2.0, -5.0]]), np.float32([[0.0, 2.0, 4.0]])], False)
+    assert set(found.channels) == {"x"}
+    assert {name: (h.low, h.high) for name, h in found.histograms.items()} == {
+        "x": (-5.0, 4.0), "c": (0.0, 2.0), "k": (0.0, 4.0), "s": (-3.0, 6.0)
+    }  # fmt: skip
+
+
+def test_images_are_read_a_few_at_a_time_and_counted_in_order():
+    floating, taken, seen = net(), [], images(SHAPE, count=30)
+    at_once = min(os.cpu_count(), MOST)
+
+    def told():
+        for place, image in enumerate(seen):
+            taken.append(place)
+            yield image if place != 20 else np.full_like(image, np.inf)
+
+    with pytest.raises(ModelError, match="x: is not finite on calibration image 21"):
+        calibrate(floating, view(floating), told(), False)
+    assert 21 <= len(taken) <= 20 + at_once
 
 
 def size(statistics):
