@@ -15,7 +15,7 @@ from pipeline import companion
 from pipeline.configfile import LoadedConfig, missing_files
 from pipeline.digests import files_in, sha256
 from pipeline.errors import ConfigError, GateMissedError, UserError
-from pipeline.freshness import Assessment, Stage
+from pipeline.freshness import Assessment, Bound, Stage
 from pipeline.planning import Options, Plan, fresh
 from pipeline.progress import Console
 from pipeline.summary import RunSummary, StageSummary
@@ -54,6 +54,7 @@ STAGES: tuple[Stage, ...] = (
         libraries=(*_TASK, "pytorch-lightning", "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
         resumes=True,
         switches=(("quantize.ladder", True, _PLACEMENT), ("quantize.mode", "qat", ("train",))),
+        bound=Bound("quantize.budget", "untried"),
     ),
     Stage(
         "export",
@@ -247,9 +248,11 @@ def work(plan: Plan, stage: Stage, assessment: Assessment, progress: Progress) -
         UserError: the stage failed for a reason that the user can mend.
     """
     started = time.monotonic()
-    if plan.forced(stage):
+    forced = plan.forced(stage) is not None
+    if forced:
         plan.workspace.discard(stage.name)
-    out = plan.workspace.begin(stage.name, assessment.key, stage.resumes)
+    bound = None if forced or stage.bound is None else stage.bound.setting
+    out = plan.workspace.begin(stage.name, assessment.key, stage.resumes, bound)
     result = _call(stage, plan.context(stage, out, progress))
     record = Record(
         key=assessment.key,

@@ -64,12 +64,13 @@ def run(context: Context) -> Result:
     Writes ``float.onnx``, ``quantized.onnx`` (with quantize/dequantize pairs), ``encodings.json`` (ranges and scales),
     ``recipe.yaml`` (what was asked for, with which images, and what came out) and ``errors.json`` (one row per layer).
     With ``quantize.ladder`` also ``ladder.json``, every quantization that was judged with its estimated cost.
-    While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on; and
-    ``trained.trials.jsonl`` what was measured of weights trained with rounding.
+    Until everything is tried, ``trials.jsonl`` has what was measured, so that a search that was killed or that its
+    budget stopped goes on; and ``trained.trials.jsonl`` what was measured of weights trained with rounding.
 
     Returns:
         ``float_ap50``, ``float_ap`` of the float ONNX model; ``ap50``, ``ap`` of the int8 model as the integer
-        engine of the runtime computes it, whatever the target's coverage; ``worst_sqnr_db`` of the layers.
+        engine of the runtime computes it, whatever the target's coverage; ``worst_sqnr_db`` of the layers; with a
+        budget ``untried``, the trials that it left out.
 
     Raises:
         ConfigError: the recipe cannot be read or is for another target.
@@ -84,7 +85,7 @@ def run(context: Context) -> Result:
     save(model, context.out / FLOAT_MODEL)
     float_scores = _evaluated(task, infer_onnx(model.SerializeToString(), task), context.progress, "float")
     measured = _Measured(task, target, context.progress)
-    state, used = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
+    state, used, untried = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
     quantized = check(state.quantized(), context.out / QUANTIZED_MODEL)
     save(quantized, context.out / QUANTIZED_MODEL)
     state.encodings.save(context.out / ENCODINGS)
@@ -99,10 +100,12 @@ def run(context: Context) -> Result:
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
     _save_recipe(context.out / RECIPE, recipe, {**used, "metrics": metrics})
-    for journal in (JOURNAL, TRAINED_JOURNAL):
-        (context.out / journal).unlink(missing_ok=True)
+    left = {} if config.quantize.budget is None else {"untried": float(len(untried))}
+    if not untried:
+        for journal in (JOURNAL, TRAINED_JOURNAL):
+            (context.out / journal).unlink(missing_ok=True)
     drop = float_scores["ap50"] - int8_scores["ap50"]
-    return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
+    return Result({**metrics, **left}, _gates(drop, config.quantize.max_ap50_drop, lowest))
 
 
 @dataclass(frozen=True)
@@ -162,8 +165,12 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
 
 def _search(
     context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
-) -> tuple[trials.State, Mapping[str, object]]:
-    """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
+) -> tuple[trials.State, Mapping[str, object], Sequence[str]]:
+    """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal.
+
+    Returns:
+        What was kept; what a saved recipe tells of it; and what the budget left out.
+    """
     section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
     watched = Watched(_images(task), "data")
     histograms = recipe.needs_histograms or section.ladder
@@ -185,14 +192,14 @@ def _search(
     for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
         progress.message(note)
     used = {"calibrated": seen, "kept": ladders.kept(found.trials, ladder)}
-    return found.state if ladder is None else ladder.state, used
+    return found.state if ladder is None else ladder.state, used, untried
 
 
 def _journal(context: Context, name: str, key: str) -> Journal:
     """The journal ``name`` of the search ``key``; says what it knows."""
     journal = Journal(context.out / name, key)
     if len(journal):
-        context.progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
+        context.progress.message(f"goes on after {len(journal)} trials that were measured before")
     return journal
 
 

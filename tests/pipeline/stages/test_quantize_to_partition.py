@@ -191,7 +191,7 @@ def test_a_search_that_was_killed_goes_on_and_gives_the_same_files(tiny):
     assert len((tiny.folder / "quantize" / "trials.jsonl").read_text().splitlines()) == 3
     told = Stopped(stop=None)
     tiny.run("quantize", config=searching, progress=told)
-    assert told.said[0] == "goes on after 2 trials of a run that was stopped"
+    assert told.said[0] == "goes on after 2 trials that were measured before"
     assert len(told.tried) > 3
     assert all("s of 10000 s left)" in said for said in told.said[1:])
     assert tiny.files() == whole
@@ -265,7 +265,7 @@ def test_what_was_measured_of_weights_trained_otherwise_is_not_taken_for_these(t
 
     assert told(1e-2) == []
     assert told(2e-2) == []
-    assert told(2e-2) == ["goes on after 2 trials of a run that was stopped"]
+    assert told(2e-2) == ["goes on after 2 trials that were measured before"]
 
 
 def test_a_training_that_is_stopped_leaves_no_cache(tiny, monkeypatch):
