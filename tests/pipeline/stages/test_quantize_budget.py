@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,7 @@ def test_a_larger_budget_goes_on_and_ends_as_no_budget_does(tmp_path, tiny_setti
     project.run("whole")
     every = len(scored)
     scored.clear()
+    shutil.copytree(tmp_path / "whole/tiny/train", tmp_path / "small/tiny/train")
     _, said = project.run("small", budget=0.0)
     assert len(scored) == 1
     assert "is too small for one trial" in said
