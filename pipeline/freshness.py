@@ -49,6 +49,8 @@ class Stage:
         together: whether every process that ``torchrun`` started takes part; the others are the first one's.
         switches: a setting, its value, and the parts of the configuration that it reads too where that is so.
         bound: on its time, if it has one.
+        ahead: whether its module has ``ahead(context)``, which raises before an earlier stage runs what the stage would
+            refuse after it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Stage:
     resumes: bool = False
     switches: tuple[tuple[str, object, tuple[str, ...]], ...] = ()
     bound: Bound | None = None
+    ahead: bool = False
 
     def under(self, settings: Mapping[str, object]) -> "Stage":
         """The stage as ``settings`` make it: with all the sections that it reads."""
