@@ -260,8 +260,7 @@ def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Fo
         finetune(learner, settings, progress, what, Kept(context.out / TRAINED / "last.ckpt", key))
         model = cast("QuantizedNetwork", learner.averaged).written()
     except DivergedError as error:
-        said = f"{error.what}; what was found without it is kept (lower quantize.qat.learning_rate)"
-        progress.message(f"{what}: {said}")
+        progress.message(f"{what}: diverged, so what was found without it is kept: {error}")
         progress.trial(what, {"diverged": 1.0, "kept": 0.0})
         return found
     finally:

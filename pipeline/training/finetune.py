@@ -75,7 +75,8 @@ class _Epochs(Checkpoint):
         """Tell the epoch and keep it; raises ``DivergedError`` when its loss is not a number."""
         losses, self._losses = torch.stack(self._losses), []
         if not losses.isfinite().all():
-            raise DivergedError(f"the loss is not a number in epoch {trainer.current_epoch + 1}")
+            what = f"the loss is not a number in epoch {trainer.current_epoch + 1}"
+            raise DivergedError(what, fix="lower the learning rate")
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self.history.append({"loss": float(losses.mean()), "learning_rate": float(rate)})
         self._kept.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,17 @@
 """Training with rounding as the quantize stage does it."""
 
+import shutil
 
 import pytest
+import torch
 import yaml
 from stagechain import Stopped, chain, with_quantize
+from tinyproject import Project
 
 from pipeline.config import QatConfig
+from pipeline.errors import ConfigError, ModelError
 from pipeline.stages import quantize
+from pipeline.tasks.detection import learner
 
 
 @pytest.fixture
@@ -74,3 +79,124 @@ def test_a_training_that_is_stopped_leaves_no_cache(tiny, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         tiny.run("quantize", config=with_quantize(tiny.config, mode="qat"))
     assert not cache.exists()
+
+
+def with_qat(config, **changes):
+    return with_quantize(config, mode="qat", qat=QatConfig(**changes))
+
+
+def test_a_training_that_was_killed_goes_on_after_its_last_whole_epoch_and_gives_the_same_files(
+    tmp_path, tiny_settings, monkeypatch
+):
+    project = Project(tmp_path, tiny_settings)
+    settings = {"mode": "qat", "qat": {"epochs": 3, "learning_rate": 0.02}}
+    _, said = project.run("whole", **settings)
+    losses = [line for line in said.splitlines() if "loss" in line and "qat" in line]
+    assert [line.split(": ")[2] for line in losses] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    shutil.copytree(tmp_path / "whole/tiny/train", tmp_path / "killed/tiny/train")
+    project.kill("killed", "qat", 1, 4 + 2)  # in the second of three epochs of four steps
+    _, said = project.run("killed", **settings)
+    assert "qat, 3 epochs: goes on after epoch 1" in said
+    assert [line for line in said.splitlines() if "loss" in line and "qat" in line] == losses[1:]
+    whole, gone_on = project.record("whole"), project.record("killed")
+    assert gone_on.outputs == whole.outputs
+    assert gone_on.metrics == whole.metrics
+
+
+class Told(Stopped):
+    """Remembers the numbers too."""
+
+    def __init__(self, stop=None):
+        super().__init__(stop)
+        self.numbers, self.metrics = {}, []
+
+    def trial(self, what, numbers):
+        self.numbers[what] = numbers
+        super().trial(what, numbers)
+
+    def metric(self, name, value, step):
+        self.metrics.append((name, step))
+
+
+def test_a_training_that_is_over_is_not_done_again_when_what_follows_it_is_stopped(tiny):
+    training = with_qat(tiny.config, epochs=2)
+    told = Told(stop=1)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("quantize", config=training, progress=told)
+    assert told.metrics == [("loss", 0), ("learning_rate", 0), ("loss", 1), ("learning_rate", 1)]
+    again = Told()
+    tiny.run("quantize", config=training, progress=again)
+    assert "qat, 2 epochs: goes on after epoch 2" in again.said
+    assert not [said for said in again.said if "loss" in said]
+    assert again.numbers == told.numbers
+    assert not (tiny.folder / "quantize" / "trained").exists()
+
+
+@pytest.mark.parametrize("change", ["of another training", "is damaged"])
+def test_a_checkpoint_that_is_not_of_this_training_is_not_gone_on_from(tiny, change):
+    with pytest.raises(KeyboardInterrupt):
+        tiny.run("quantize", config=with_qat(tiny.config, epochs=1, learning_rate=0.5), progress=Told(stop=1))
+    if change == "is damaged":
+        path = tiny.folder / "quantize" / "trained" / "last.ckpt"
+        path.write_bytes(path.read_bytes()[:-100])
+    told = Told()
+    tiny.run("quantize", config=with_qat(tiny.config, epochs=1), progress=told)
+    (said,) = [said for said in told.said if "checkpoint" in said]
+    assert change in said
+    assert said.endswith("it starts again")
+    first = told.said[:]
+    whole = tiny.files()
+    told = Told()
+    tiny.run("quantize", config=with_qat(tiny.config, epochs=1), progress=told)
+    assert tiny.files() == whole
+    assert told.said == [each for each in first if each != said]
+
+
+def not_a_number(*given):
+    return torch.full((), torch.nan, requires_grad=True)
+
+
+@pytest.mark.parametrize("loss", [None, not_a_number])
+def test_a_training_that_diverges_leaves_what_was_found_without_it(tiny, monkeypatch, loss):
+    tiny.run("quantize")
+    before = tiny.files()
+    if loss is not None:
+        monkeypatch.setattr(learner, "detection_loss", loss)
+    told = Told()
+    result = tiny.run("quantize", config=with_qat(tiny.config, epochs=2, learning_rate=1e30), progress=told)
+    because = (
+        "stem.0: its weights became infinite while they were trained (lower quantize.qat.learning_rate)"
+        if loss is None
+        else "the loss is not a number in epoch 1 (lower the learning rate)"
+    )
+    assert told.said[-1] == f"qat, 2 epochs: diverged, so what was found without it is kept: {because}"
+    assert told.numbers == {"qat, 2 epochs": {"diverged": 1.0, "kept": 0.0}}
+    assert result.metrics["qat_kept"] == 0.0
+    assert tiny.files() == before
+
+
+def test_what_cannot_be_trained_with_rounding_is_refused_before_anything_is_trained(tmp_path, tiny_settings):
+    tiny_settings["train"]["model"] = {"factory": "tinynets:erf"}
+    project = Project(tmp_path, tiny_settings)
+    with pytest.raises(ModelError, match=r"quantize\.mode: .*Erf.* cannot be trained with rounding \(set it to ptq;"):
+        project.run("runs", mode="qat")
+    assert not (tmp_path / "runs/tiny/train").exists()
+    _, said = project.run("runs")
+    with pytest.raises(ModelError, match="cannot be trained with rounding"):
+        project.run("runs", mode="qat")
+    assert "qat" not in said
+
+
+def test_a_recipe_for_another_target_is_refused_before_anything_is_trained(tmp_path, tiny_settings):
+    (tmp_path / "recipe.yaml").write_text("target: rk3588")
+    with pytest.raises(ConfigError, match=r"is a recipe for rk3588, not for coral-edgetpu-usb3"):
+        Project(tmp_path, tiny_settings).run("runs", recipe="recipe.yaml")
+    assert not (tmp_path / "runs/tiny/train").exists()
+
+
+def test_it_runs_in_the_first_of_several_processes_that_torchrun_started(tiny, monkeypatch):
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    told = Told()
+    tiny.run("quantize", config=with_qat(tiny.config, epochs=1), progress=told)
+    assert "qat, 1 epoch" in told.tried
