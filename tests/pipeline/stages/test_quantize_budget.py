@@ -29,7 +29,7 @@ def test_a_larger_budget_goes_on_and_ends_as_no_budget_does(tmp_path, tiny_setti
     assert "is too small for one trial" in said
     assert f"left out {every - 1} trials" in said
     assert project.record("small").metrics["untried"] == every - 1
-    project.kill("small", "judging", 3, 1, "--set", "quantize.budget=1000")
+    project.kill("small", "judging", 3, 1, recipe="recipe.yaml", budget=1000.0)
     scored.clear()
     lines, said = project.run("small", recipe="recipe.yaml", budget=5000.0)
     assert "quantize.budget changed 0.0 -> 5000.0" in lines[0]

@@ -1,12 +1,11 @@
 """The tiny use case as ``pipeline run`` does it, up to the quantize stage; and the same in a process that is killed."""
 
 import io
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
+import torch
 import yaml
 from smallmodels import TARGETS
 
@@ -15,30 +14,38 @@ from pipeline.progress import PlainConsole
 from pipeline.run import STAGES, Options, run
 from pipeline.workspace import read_record
 
-ROOT = Path(__file__).parents[3]
+FORK = multiprocessing.get_context("fork")
 
-KILLED = """
-import os, signal, sys
-from pipeline.cli import main
-from pipeline.progress import PlainConsole
 
-what, starts, advances, *words = sys.argv[1:]
-left = {"starts": int(starts), "advances": int(advances)}
+class Deadly(PlainConsole):
+    """Kills its process, which has no chance to tidy up, when it counts so many of what it has begun so often."""
 
-def start(self, total, said):
-    left["starts"] -= said.startswith(what)
-    self.inside = said.startswith(what)
+    def __init__(self, what, starts, advances):
+        super().__init__(io.StringIO(), io.StringIO())
+        self.what, self.starts, self.advances, self.inside = what, starts, advances, False
 
-def advance(self, n=1):
-    if self.inside and left["starts"] == 0:
-        left["advances"] -= n
-        if left["advances"] <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def start(self, total, what):
+        self.inside = what.startswith(self.what)
+        self.starts -= self.inside
 
-PlainConsole.start, PlainConsole.advance = start, advance
-main(words)
-"""
-"""A pipeline that dies when it counts so many of what it has begun to count so often."""
+    def advance(self, n=1):
+        if self.inside and self.starts == 0:
+            self.advances -= n
+            if self.advances <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(work):
+    """Do it in a process that is killed."""
+
+    def alone():
+        torch.set_num_threads(1)  # a forked process has none of the threads that OpenMP counts on
+        work()
+
+    child = FORK.Process(target=alone)
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
 
 
 class Project:
@@ -49,25 +56,18 @@ class Project:
 
     def run(self, runs, **quantize):
         """Run up to the quantize stage; what was said of that stage, and all messages."""
-        self.config.write_text(yaml.safe_dump({**self.settings, "quantize": {**self.settings["quantize"], **quantize}}))
         said, messages = io.StringIO(), io.StringIO()
-        options = Options(self.folder / runs, TARGETS / "coral-edgetpu-usb3.yaml")
-        run(load(self.config), options, PlainConsole(said, messages), stages=STAGES[:2])
-        lines = [line for line in said.getvalue().splitlines() if line.startswith("quantize: ")]
-        return lines, messages.getvalue()
+        self.run_on(PlainConsole(said, messages), runs, quantize)
+        return [line for line in said.getvalue().splitlines() if line.startswith("quantize: ")], messages.getvalue()
 
-    def kill(self, runs, what, starts, advances, *words):
-        """Run with the configuration of the last run and ``words``, to be killed while the stage does ``what``."""
-        script = ["-c", KILLED, f"quantize: {what}", str(starts), str(advances), "run", str(self.config)]
-        done = subprocess.run(
-            [sys.executable, *script, "--runs", str(self.folder / runs), "--to", "quantize", *words],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
+    def run_on(self, console, runs, quantize):
+        self.config.write_text(yaml.safe_dump({**self.settings, "quantize": {**self.settings["quantize"], **quantize}}))
+        options = Options(self.folder / runs, TARGETS / "coral-edgetpu-usb3.yaml")
+        run(load(self.config), options, console, stages=STAGES[:2])
+
+    def kill(self, runs, what, starts, advances, **quantize):
+        """Run in a process that is killed while the stage does ``what``."""
+        killed(lambda: self.run_on(Deadly(f"quantize: {what}", starts, advances), runs, quantize))
 
     def record(self, runs):
         return read_record(self.folder / runs / "tiny" / "quantize")
