@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from runtime.errors import UserError
 
 __all__ = [
-    "ConfigError", "DataError", "GateMissedError", "ModelError", "TargetError", "TrackingError", "UserError",
-    "nearest", "one_line",
+    "ConfigError", "DataError", "DivergedError", "GateMissedError", "ModelError", "TargetError", "TrackingError",
+    "UserError", "nearest", "one_line",
 ]  # fmt: skip
 
 
@@ -21,6 +21,10 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """A model cannot be built, read, exported or compiled."""
+
+
+class DivergedError(ModelError):
+    """A training came to numbers that are not finite; what was before it is still there."""
 
 
 class TargetError(UserError):

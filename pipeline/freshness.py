@@ -10,7 +10,7 @@ from pipeline.configfile import LoadedConfig, covers, flatten
 from pipeline.digests import Digests
 from pipeline.errors import UserError
 from pipeline.targets import inheritance
-from pipeline.workspace import DamagedRecordError, Key, Record, Workspace
+from pipeline.workspace import DamagedRecordError, Key, Record, Workspace, without
 
 _REREAD_BELOW = 64 * 2**20
 """Outputs smaller than this, in bytes, are read at every run; larger ones when size or times changed."""
@@ -18,6 +18,19 @@ _REREAD_BELOW = 64 * 2**20
 _REASONS_SHOWN = 3
 
 _FACTORY = "train.model.factory"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A setting that says how long a stage may take, and nothing of what it looks for.
+
+    Attributes:
+        setting: its dotted name; where nothing else changed, the stage goes on with what its last result left.
+        untried: the metric that counts what the bound left out; a result without it is the same with any other bound.
+    """
+
+    setting: str
+    untried: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,9 @@ class Stage:
         resumes: whether it goes on with what an earlier try with the same key left; any other starts from nothing.
         together: whether every process that ``torchrun`` started takes part; the others are the first one's.
         switches: a setting, its value, and the parts of the configuration that it reads too where that is so.
+        bound: on its time, if it has one.
+        ahead: whether its module has ``ahead(context)``, which raises before an earlier stage runs what the stage would
+            refuse after it.
     """
 
     name: str
@@ -46,6 +62,8 @@ class Stage:
     together: bool = False
     resumes: bool = False
     switches: tuple[tuple[str, object, tuple[str, ...]], ...] = ()
+    bound: Bound | None = None
+    ahead: bool = False
 
     def under(self, settings: Mapping[str, object]) -> "Stage":
         """The stage as ``settings`` make it: with all the sections that it reads."""
@@ -122,7 +140,7 @@ class Assessor:
             return Assessment(key, (str(error),), None)
         reasons = [forced] if forced else []
         if record is not None:
-            reasons += [*changes(record.key, key), *self._damage(stage.name, record)]
+            reasons += [*_changes(stage, record, key), *self._damage(stage.name, record)]
         elif not self._workspace.interrupted(stage.name):
             reasons.append("never run")
         if (record is None or reasons) and self._workspace.interrupted(stage.name):
@@ -198,6 +216,14 @@ class Assessor:
                 continue
             if not same:
                 yield f"output {path} changed on disk"
+
+
+def _changes(stage: Stage, record: Record, key: Key) -> list[str]:
+    """Why the result does not do any more; a bound that left nothing out may be another one."""
+    bound = stage.bound
+    if bound is None or record.metrics.get(bound.untried, 0):
+        return changes(record.key, key)
+    return changes(*(without(each, bound.setting) for each in (record.key, key)))
 
 
 def changes(old: Key, new: Key) -> list[str]:

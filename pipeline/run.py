@@ -15,7 +15,7 @@ from pipeline import companion
 from pipeline.configfile import LoadedConfig, missing_files
 from pipeline.digests import files_in, sha256
 from pipeline.errors import ConfigError, GateMissedError, UserError
-from pipeline.freshness import Assessment, Stage
+from pipeline.freshness import Assessment, Bound, Stage
 from pipeline.planning import Options, Plan, fresh
 from pipeline.progress import Console
 from pipeline.summary import RunSummary, StageSummary
@@ -54,6 +54,8 @@ STAGES: tuple[Stage, ...] = (
         libraries=(*_TASK, "pytorch-lightning", "onnx", "onnx-ir", "onnxscript", "onnxruntime"),
         resumes=True,
         switches=(("quantize.ladder", True, _PLACEMENT), ("quantize.mode", "qat", ("train",))),
+        bound=Bound("quantize.budget", "untried"),
+        ahead=True,
     ),
     Stage(
         "export",
@@ -154,14 +156,18 @@ def run(
         return Plan(loaded, options, stages, workspace).summary()
     with _disk_errors(workspace.folder), workspace.open([stage.name for stage in stages]):
         loop = _Loop(Plan(loaded, options, stages, workspace), console, track, tell)
+        wanted = stages[: _place(stages, options.last)]
         with loop:
-            for stage in stages:
-                loop.visit(stage)
-                if stage.name == options.last:
-                    break
+            for place, stage in enumerate(wanted, 1):
+                loop.visit(stage, wanted[place:])
             if then is not None:
                 then(loop.plan)
         return loop.plan.summary()
+
+
+def _place(stages: Sequence[Stage], last: str | None) -> int:
+    """How many stages there are up to ``last``, which may be none of them."""
+    return next((place for place, stage in enumerate(stages, 1) if stage.name == last), len(stages))
 
 
 class _Loop:
@@ -177,8 +183,12 @@ class _Loop:
         self._tracker: Tracker | None = None
         self._at_work: tuple[str, float] | None = None
 
-    def visit(self, stage: Stage) -> None:
-        """Run the stage if it is stale, and say so; raises ``GateMissedError`` when its result misses a gate."""
+    def visit(self, stage: Stage, later: Sequence[Stage]) -> None:
+        """Run the stage if it is stale, and say so; the first that runs has those that are ``later`` look ahead.
+
+        Raises:
+            GateMissedError: its result misses a gate.
+        """
         assessment = self.plan.assess(stage)
         if assessment.fresh and assessment.record is not None:
             self.plan.workspace.discard(stage.name)
@@ -186,6 +196,8 @@ class _Loop:
             summary = fresh(stage.name, assessment.record)
         else:
             self._console.line(f"{stage.name}: stale because {assessment.brief}")
+            if not any(each.ran for each in self.plan.done):
+                self._look_ahead(later)
             record = self._work(stage, assessment)
             summary = replace(fresh(stage.name, record), state="stale", why=assessment.why, ran=True)
             numbers = ", ".join(f"{name} {value:.6g}" for name, value in record.metrics.items())
@@ -193,6 +205,13 @@ class _Loop:
         self.plan.done.append(summary)
         if summary.gates:
             raise GateMissedError("; ".join(summary.gates))
+
+    def _look_ahead(self, later: Sequence[Stage]) -> None:
+        for stage in later:
+            if stage.ahead:
+                context = self.plan.context(stage, self.plan.workspace.partial(stage.name), self._console)
+                with redirect_stdout(sys.stderr):
+                    importlib.import_module(stage.module).ahead(context)
 
     def _work(self, stage: Stage, assessment: Assessment) -> Record:
         """Run the stage, track it, and return its record."""
@@ -247,9 +266,11 @@ def work(plan: Plan, stage: Stage, assessment: Assessment, progress: Progress) -
         UserError: the stage failed for a reason that the user can mend.
     """
     started = time.monotonic()
-    if plan.forced(stage):
+    forced = plan.forced(stage) is not None
+    if forced:
         plan.workspace.discard(stage.name)
-    out = plan.workspace.begin(stage.name, assessment.key, stage.resumes)
+    bound = None if forced or stage.bound is None else stage.bound.setting
+    out = plan.workspace.begin(stage.name, assessment.key, stage.resumes, bound)
     result = _call(stage, plan.context(stage, out, progress))
     record = Record(
         key=assessment.key,

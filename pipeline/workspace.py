@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import RunConfig
+from pipeline.digests import sha256
 from pipeline.errors import UserError
 from pipeline.files import remove_unfinished, write_atomically
 
@@ -208,15 +209,36 @@ class Workspace:
         """
         return read_record(self.stage(name))
 
-    def begin(self, name: str, key: Key, resumes: bool = False) -> Path:
-        """The folder to work in: what an earlier try with the same key left, if the stage ``resumes``, else empty."""
+    def begin(self, name: str, key: Key, resumes: bool = False, bound: str | None = None) -> Path:
+        """The folder to work in: what an earlier try with the same key left, if the stage ``resumes``, else empty.
+
+        A setting that is the stage's ``bound`` may be another one; and where no try was cut off, the folder begins with
+        the files of the last complete result whose key is the same but for it.
+        """
         partial, key_file = self.partial(name), self._key_file(name)
-        same = _read_json(key_file) == _jsonable(key) and not (partial / RECORD).exists()
-        if not (resumes and same):
+        alike = _alike(_read_json(key_file), key, bound) and not (partial / RECORD).exists()
+        if not (resumes and alike):
             self.discard(name)
-            write_atomically(key_file, json.dumps(key, sort_keys=True).encode())
-        partial.mkdir(exist_ok=True)
+        if not partial.exists():
+            partial.mkdir()
+            if bound is not None:
+                self._take_over(name, key, bound)
+        write_atomically(key_file, json.dumps(key, sort_keys=True).encode())
         return partial
+
+    def _take_over(self, name: str, key: Key, bound: str) -> None:
+        """Copy what is intact of the last complete result, if its key is the same but for ``bound``."""
+        final = self.stage(name)
+        try:
+            record = read_record(final)
+        except DamagedRecordError:
+            return
+        if record is None or not _alike(_jsonable(record.key), key, bound):
+            return
+        for path, output in record.outputs.items():
+            if (final / path).is_file() and sha256(final / path) == output.sha256:
+                (self.partial(name) / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(final / path, self.partial(name) / path)
 
     def at_work(self, name: str, key: Key) -> bool:
         """Whether a run has begun the stage with this key and not ended it."""
@@ -269,6 +291,18 @@ class Workspace:
 
     def _key_file(self, name: str) -> Path:
         return self.folder / ".partial" / f"{name}.key.json"
+
+
+def without(key: Key, setting: str | None) -> Key:
+    """``key`` without one of its settings."""
+    return {**key, "settings": {name: value for name, value in key.get("settings", {}).items() if name != setting}}
+
+
+def _alike(before: object, key: Key, bound: str | None) -> bool:
+    """Whether ``before``, as JSON has it, is ``key`` but for the setting ``bound``."""
+    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
+        return False
+    return without(before, bound) == _jsonable(without(key, bound))
 
 
 def read_record(folder: Path) -> Record | None:

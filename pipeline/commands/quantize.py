@@ -28,6 +28,10 @@ EncodingsFile = Annotated[
     Path | None,
     typer.Option("--encodings", metavar="FILE", help="Take these scales as they are, ours or AIMET's; choose none."),
 ]
+Export = Annotated[
+    Path | None,
+    typer.Option("--export-encodings", metavar="FILE", help="Write the scales for AIMET too, with their float model."),
+]
 Numbers = Annotated[str, typer.Option(metavar="R,G,B", help="Of pixels from 0 to 1, for images.")]
 Size = Annotated[str | None, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Where the model leaves it open.")]
 Targets = Annotated[Path, typer.Option("--targets", metavar="FOLDER", help="Targets of your own.")]
@@ -43,6 +47,7 @@ def quantize_command(
     preset: Annotated[Preset | None, typer.Option(help="How much to try, where there is no recipe.")] = None,
     out: Out = None,
     encodings: EncodingsFile = None,
+    export_encodings: Export = None,
     mean: Numbers = "0",
     std: Numbers = "1",
     layout: Annotated[Literal["nchw", "nhwc"], typer.Option(help="Of the model's input, for images.")] = "nchw",
@@ -81,6 +86,7 @@ def quantize_command(
         model=model, calibration=calibration, target=chip, recipe=_recipe(recipe, preset, chip.name),
         preparation=Preparation(means, deviations, layout, fit), out=out or model.with_suffix(".int8.onnx"),
         size=pixels, images=images, encodings=encodings, budget=budget, floor=min_sqnr if ladder else None,
+        export=_export(export_encodings),
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
         done = job.run(order, console) if tracking is None else _tracked(order, console, tracking)
@@ -105,6 +111,14 @@ def _require_together(
         )
     if ladder and encodings is not None:
         raise typer.BadParameter("--encodings chooses nothing, --ladder does: leave one out")
+
+
+def _export(path: Path | None) -> Path | None:
+    """``--export-encodings``; raises ``typer.BadParameter`` for a name that other files have."""
+    if path is not None and path.suffix in (".onnx", ".json", ".yaml"):
+        fix = "call it .encodings, as AIMET does"
+        raise typer.BadParameter(f"{path} may be another file of this model: {fix}", param_hint="--export-encodings")
+    return path
 
 
 def _recipe(path: Path | None, preset: Preset | None, target: str) -> "Recipe":

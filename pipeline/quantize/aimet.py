@@ -1,4 +1,4 @@
-"""Encodings that AIMET has exported, in its versions 0.6.1, 1.0.0 and 2.0.0, read as ours.
+"""Encodings as AIMET has them: read in its versions 0.6.1, 1.0.0 and 2.0.0, written in 1.0.0.
 
 The versions differ in names; up to 1.0.0 a value is ``scale * (q + offset)`` with q unsigned, since 2.0.0
 ``y_scale * (q - y_zero_point)`` with q of ``output_dtype`` (AIMET's encoding specification).
@@ -24,6 +24,9 @@ from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.weights import has_weight
 
 VERSIONS = ("0.6.1", "1.0.0", "2.0.0")
+WRITTEN = "1.0.0"
+"""The version that is written."""
+
 UNSIGNED = {8: 128, 16: 32768}
 """What is taken off an unsigned integer of so many bits to make a signed one."""
 
@@ -63,6 +66,32 @@ def load(path: Path, graph: Graph, scheme: Scheme) -> Encodings:
         fix = "export the encodings of this very file"
         raise ModelError("names no activation of the model", where=path, fix=fix)
     return _ours(graph, found, scheme, path)
+
+
+def text(encodings: Encodings) -> str:
+    """``encodings`` as a file of AIMET's version 1.0.0, which ``load`` reads back to the same scales and zero points.
+
+    Biases are left out: their scales follow from the others'. So are conversions between types, which follow from the
+    types of what they stand between. AIMET's int8 weights go down to -128, a contract's to -127: a weight below -127.5
+    steps differs by one.
+    """
+    activations = [
+        _written(name, bits := int(e.dtype.removeprefix("int")), (e.scale,), -e.zero_point - UNSIGNED[bits])
+        for name, e in encodings.activations.items()
+    ]
+    parameters = [_written(name, 8, e.scales, -UNSIGNED[8], symmetric=True) for name, e in encodings.weights.items()]
+    document = {"version": WRITTEN, "activation_encodings": activations, "param_encodings": parameters}
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _written(
+    name: str, bits: int, scales: Sequence[float], offset: int, *, symmetric: bool = False
+) -> Mapping[str, Any]:
+    kind = "PER_TENSOR" if len(scales) == 1 else "PER_CHANNEL"
+    return {
+        "name": name, "dtype": "INT", "bw": bits, "enc_type": kind, "is_sym": symmetric,
+        "scale": list(scales), "offset": [offset] * len(scales),
+    }  # fmt: skip
 
 
 def _entries(document: Mapping[str, Any]) -> Iterator[tuple[str, _Entry]]:

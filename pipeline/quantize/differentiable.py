@@ -12,8 +12,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ModelError
-from pipeline.graph.view import Node, view
+from pipeline.errors import DivergedError, ModelError
+from pipeline.graph.view import Graph, Node, view
 from pipeline.quantize.constants import copied, store
 from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding, computed_in
 from pipeline.quantize.operators import OPERATORS
@@ -64,6 +64,15 @@ def rounded_weight(values: Tensor, encoding: WeightEncoding) -> Tensor:
     return (scaled + (torch.round(scaled) - scaled).detach()) * scales
 
 
+def require_trainable(graph: Graph) -> None:
+    """Raise ``ModelError`` for the operators of ``graph`` that cannot be trained with rounding, all by name."""
+    odd = [f"{n.name} ({n.op})" for n in graph.nodes if not n.standard or n.op not in OPERATORS]
+    if odd:
+        others = f" and {len(odd) - 1} other operators, {', '.join(odd[1:4])} first," if len(odd) > 1 else ""
+        fix = f"set it to ptq; trained are {', '.join(sorted(OPERATORS))}"
+        raise ModelError(f"{odd[0]}{others} cannot be trained with rounding", where="quantize.mode", fix=fix)
+
+
 class QuantizedNetwork(nn.Module):
     """A float ONNX model whose weights, biases and activations are rounded; its weights and biases are trained.
 
@@ -75,17 +84,14 @@ class QuantizedNetwork(nn.Module):
         """Take the float ``model`` apart.
 
         Raises:
-            ModelError: it has an operator that cannot be trained here, with its name.
+            ModelError: as ``require_trainable``.
         """
         super().__init__()
         self._model, self._encodings = model, encodings
         kinds = {dtype: contract.by_type(dtype) for dtype in ("int8", "int16")}
         self._limits = {dtype: found.limits for dtype, found in kinds.items() if found is not None}
         self._graph = view(model)
-        odd = next((n for n in self._graph.nodes if not n.standard or n.op not in OPERATORS), None)
-        if odd is not None:
-            fix = f"quantize.mode: ptq; trained are {', '.join(sorted(OPERATORS))}"
-            raise ModelError(f"{odd.op} cannot be trained with rounding", where=odd.name, fix=fix)
+        require_trainable(self._graph)
         self._weighted = {n.name for n in self._graph.nodes if has_weight(n, encodings.activations)}
         self._names: dict[str, str] = {}
         self.trained = nn.ParameterDict()
@@ -157,7 +163,7 @@ class QuantizedNetwork(nn.Module):
         """A copy of the float model with the weights and biases as they are now.
 
         Raises:
-            ModelError: one is not finite any more.
+            DivergedError: one is not finite any more.
         """
         made = copied(self._model)
         for node in view(made).nodes:
@@ -169,6 +175,6 @@ class QuantizedNetwork(nn.Module):
                 values = self.trained[key].detach().cpu().numpy().astype(np.float64)
                 if not np.isfinite(values).all():
                     fix = "lower quantize.qat.learning_rate"
-                    raise ModelError("its weights became infinite while they were trained", where=node.name, fix=fix)
+                    raise DivergedError("its weights became infinite while they were trained", where=node.name, fix=fix)
                 store(made, node, index, values)
         return made

@@ -28,6 +28,7 @@ def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
         "out": order.out.as_posix(),
         "encodings": order.encodings_out.as_posix(),
         "recipe": order.recipe_out.as_posix(),
+        "exported_encodings": None if order.export is None else order.export.as_posix(),
         "calibration": done.calibrated.model_dump(),
         "sqnr_db": done.score.sqnr_db,
         "outputs": {

@@ -57,6 +57,8 @@ class Order:
         encodings: ranges to take as they are, instead of choosing any.
         budget: seconds after which no other trial is begun; ``None`` for any time.
         floor: of the outputs' dB, below which the mixed-precision ladder is climbed; ``None`` for no ladder.
+        export: where the encodings go for AIMET; ``None`` for nowhere. Recovery may have changed the weights, so the
+            float model that they are of goes beside them.
     """
 
     model: Path
@@ -70,6 +72,7 @@ class Order:
     encodings: Path | None = None
     budget: float | None = None
     floor: float | None = None
+    export: Path | None = None
 
     @property
     def journal(self) -> Path:
@@ -85,6 +88,11 @@ class Order:
     def recipe_out(self) -> Path:
         """Where the recipe goes, with the calibration's digest and what came out."""
         return self.out.with_suffix(".recipe.yaml")
+
+    @property
+    def float_out(self) -> Path:
+        """Where the float model goes that exported encodings are of."""
+        return (self.export or self.out).with_suffix(".float.onnx")
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,9 @@ def run(order: Order, progress: Progress) -> Done:
     layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
     _save(order, state, scored, {"calibrated": made.calibrated, "kept": kept(found.trials, made.ladder)})
+    if order.export is not None:
+        _write(order.export, aimet.text(state.encodings).encode())
+        _write(order.float_out, state.model.SerializeToString(deterministic=True))
     if not made.untried:
         made.search.journal.finish()
     left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")

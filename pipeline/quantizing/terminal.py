@@ -94,6 +94,8 @@ def _files(done: Done) -> Iterator[str]:
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in done.seconds.items())
     yield f"{spent}; {done.calibrated.images} calibration images, {done.calibrated.digest[:12]}"
     yield f"wrote {done.order.out}, {done.order.encodings_out.name}, {done.order.recipe_out.name}"
+    if done.order.export is not None:
+        yield f"wrote {done.order.export} for AIMET, and {done.order.float_out.name}, the float model that it is of"
 
 
 def explain(done: Done, layer: str) -> str:

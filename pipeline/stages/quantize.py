@@ -16,15 +16,17 @@ from pipeline import tasks
 from pipeline.checking.check import Demands
 from pipeline.config import QuantizeConfig
 from pipeline.cost import hosts
+from pipeline.errors import DivergedError
 from pipeline.graph.capture import capture
 from pipeline.graph.model import check, save
+from pipeline.graph.view import view
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize import trials
 from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import Calibration
 from pipeline.quantize.calibrated import calibrated
-from pipeline.quantize.differentiable import QuantizedNetwork
+from pipeline.quantize.differentiable import QuantizedNetwork, require_trainable
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.images import Watched
 from pipeline.quantize.journal import Journal, key_of
@@ -44,18 +46,34 @@ from pipeline.stages.common import (
     LADDER,
     QUANTIZED_MODEL,
     RECIPE,
+    TRAINED,
     TRAINED_JOURNAL,
 )
 from pipeline.targets import library
 from pipeline.targets.profile import Target
 from pipeline.tasks import Infer, Pixels, Task
 from pipeline.tasks.inference import infer_onnx, load_weights
-from pipeline.training.finetune import finetune
+from pipeline.training.finetune import Kept, finetune
 from pipeline.workspace import Context, Progress, Result
 from runtime.adapters.detection import Detections
 from runtime.adapters.image import normalize
 from runtime.npu.contracts import find_contract
 from runtime.tensors import Tensors
+
+
+def ahead(context: Context) -> None:
+    """Refuse before anything is trained what would be refused after it.
+
+    Raises:
+        ConfigError: the recipe cannot be read or is for another target.
+        ModelError: the network cannot be exported, or with ``quantize.mode: qat`` not be trained with rounding.
+        TargetError: the target's contract does not compute with the activations that it quantizes models to.
+    """
+    config, target = context.config, library.load(context.profile)
+    schemes.of(target, chosen(config.quantize, target).power_of_two)
+    if config.quantize.mode == "qat":
+        task = tasks.load(config)
+        require_trainable(view(exported(task, task.build(), config.export.opset)))
 
 
 def run(context: Context) -> Result:
@@ -64,12 +82,14 @@ def run(context: Context) -> Result:
     Writes ``float.onnx``, ``quantized.onnx`` (with quantize/dequantize pairs), ``encodings.json`` (ranges and scales),
     ``recipe.yaml`` (what was asked for, with which images, and what came out) and ``errors.json`` (one row per layer).
     With ``quantize.ladder`` also ``ladder.json``, every quantization that was judged with its estimated cost.
-    While it lasts, ``trials.jsonl`` has what was measured, so that a search that was killed goes on; and
-    ``trained.trials.jsonl`` what was measured of weights trained with rounding.
+    Until everything is tried, ``trials.jsonl`` has what was measured, so that a search that was killed or that its
+    budget stopped goes on; and ``trained.trials.jsonl`` what was measured of weights trained with rounding.
 
     Returns:
         ``float_ap50``, ``float_ap`` of the float ONNX model; ``ap50``, ``ap`` of the int8 model as the integer
-        engine of the runtime computes it, whatever the target's coverage; ``worst_sqnr_db`` of the layers.
+        engine of the runtime computes it, whatever the target's coverage; ``worst_sqnr_db`` of the layers; with a
+        budget ``untried``, the trials that it left out; with ``quantize.mode: qat`` ``qat_kept``, 1 where the weights
+        are those that were trained with rounding.
 
     Raises:
         ConfigError: the recipe cannot be read or is for another target.
@@ -81,10 +101,13 @@ def run(context: Context) -> Result:
     target = library.load(context.profile)
     recipe = chosen(config.quantize, target)
     model = float_model(task, context.inputs["train"] / "model.safetensors", config.export.opset)
+    if config.quantize.mode == "qat":
+        require_trainable(view(model))
     save(model, context.out / FLOAT_MODEL)
     float_scores = _evaluated(task, infer_onnx(model.SerializeToString(), task), context.progress, "float")
     measured = _Measured(task, target, context.progress)
-    state, used = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
+    searched = _search(context, task, model, Wanted(target, recipe, float_scores["ap50"], measured))
+    state = searched.state
     quantized = check(state.quantized(), context.out / QUANTIZED_MODEL)
     save(quantized, context.out / QUANTIZED_MODEL)
     state.encodings.save(context.out / ENCODINGS)
@@ -98,11 +121,17 @@ def run(context: Context) -> Result:
         **int8_scores,
         **({} if lowest is None else {"worst_sqnr_db": lowest.sqnr_db}),
     }
-    _save_recipe(context.out / RECIPE, recipe, {**used, "metrics": metrics})
-    for journal in (JOURNAL, TRAINED_JOURNAL):
-        (context.out / journal).unlink(missing_ok=True)
+    _save_recipe(context.out / RECIPE, recipe, {**searched.used, "metrics": metrics})
+    _clear(context.out, journals=not searched.numbers.get("untried"))
     drop = float_scores["ap50"] - int8_scores["ap50"]
-    return Result(metrics, _gates(drop, config.quantize.max_ap50_drop, lowest))
+    return Result({**metrics, **searched.numbers}, _gates(drop, config.quantize.max_ap50_drop, lowest))
+
+
+def _clear(out: Path, *, journals: bool) -> None:
+    """Remove what only a stage that was killed goes on with, and the ``journals`` of a search that is over."""
+    rmtree(out / TRAINED, ignore_errors=True)
+    for journal in (JOURNAL, TRAINED_JOURNAL) if journals else ():
+        (out / journal).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -113,6 +142,21 @@ class Wanted:
     recipe: Recipe
     float_ap50: float
     measured: "_Measured"
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """What a search came to.
+
+    Attributes:
+        state: what was kept.
+        used: what a saved recipe tells of it.
+        numbers: what the stage tells of it beside accuracies.
+    """
+
+    state: trials.State
+    used: Mapping[str, object]
+    numbers: Mapping[str, float]
 
 
 class _Measured:
@@ -160,9 +204,7 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
     return Recipe(range=(config.range,), percentiles=(config.percentile,))
 
 
-def _search(
-    context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
-) -> tuple[trials.State, Mapping[str, object]]:
+def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted) -> _Searched:
     """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
     section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
     watched = Watched(_images(task), "data")
@@ -173,8 +215,10 @@ def _search(
     search = Search(journal, Budget(section.budget), progress)
     scheme = schemes.of(wanted.target, recipe.power_of_two)
     found = trials.run(model, calibration, parts, recipe, wanted.target, scheme, search)
+    numbers: dict[str, float] = {}
     if section.mode == "qat":
         trained = _trained(context, found, wanted)
+        numbers["qat_kept"] = float(trained is not found)
         if trained is not found:  # other weights: only its layers can be climbed, against its own float form
             found, model = trained, trained.state.model
             wanted = replace(wanted, recipe=recipes.PRESETS["best"])
@@ -184,20 +228,25 @@ def _search(
     untried = (*found.untried, *(() if ladder is None else ladder.untried))
     for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
         progress.message(note)
+    if section.budget is not None:
+        numbers["untried"] = float(len(untried))
     used = {"calibrated": seen, "kept": ladders.kept(found.trials, ladder)}
-    return found.state if ladder is None else ladder.state, used
+    return _Searched(found.state if ladder is None else ladder.state, used, numbers)
 
 
 def _journal(context: Context, name: str, key: str) -> Journal:
     """The journal ``name`` of the search ``key``; says what it knows."""
     journal = Journal(context.out / name, key)
     if len(journal):
-        context.progress.message(f"goes on after {len(journal)} trials of a run that was stopped")
+        context.progress.message(f"goes on after {len(journal)} trials that were measured before")
     return journal
 
 
 def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Found:
-    """``found`` trained with rounding, if the integer engine's AP50 gains by it; else ``found`` itself."""
+    """``found`` trained with rounding, if the integer engine's AP50 gains by it; else ``found`` itself.
+
+    A training that was killed goes on after its last whole epoch.
+    """
     state, start = found.state, time.monotonic()
     config, progress, qat = context.config, context.progress, context.config.quantize.qat
     what = f"qat, {qat.epochs} epoch{'s' * (qat.epochs > 1)}"
@@ -205,12 +254,18 @@ def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Fo
     network = QuantizedNetwork(state.model, state.encodings, find_contract(wanted.target.contract))
     task = tasks.load(config.model_copy(update={"train": settings}))
     cache = context.out / "cache"
+    key = key_of(state.quantized(), settings.model_dump_json(), wanted.recipe, wanted.target)
     try:
         learner = task.learner(cache, progress, network)
-        finetune(learner, settings, progress, what)
+        finetune(learner, settings, progress, what, Kept(context.out / TRAINED / "last.ckpt", key))
+        model = cast("QuantizedNetwork", learner.averaged).written()
+    except DivergedError as error:
+        progress.message(f"{what}: diverged, so what was found without it is kept: {error}")
+        progress.trial(what, {"diverged": 1.0, "kept": 0.0})
+        return found
     finally:
         rmtree(cache, ignore_errors=True)
-    made = replace(state, model=cast("QuantizedNetwork", learner.averaged).written(), exact=None)
+    made = replace(state, model=model, exact=None)
     before, after = (wanted.measured.of(each.quantized()) for each in (state, made))
     kept = after["ap50"] > before["ap50"]
     said = f"AP50 {after['ap50']:.4f}, {before['ap50']:.4f} without it"
@@ -257,7 +312,11 @@ def _gates(drop: float, ceiling: float, lowest: Sensitivity | None) -> tuple[str
 
 def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:
     """The task's network with the trained ``weights`` as a float ONNX model."""
-    network = load_weights(task.build(), weights)
+    return exported(task, load_weights(task.build(), weights), opset)
+
+
+def exported(task: Task, network: torch.nn.Module, opset: int) -> onnx.ModelProto:
+    """The task's ``network`` as a float ONNX model; raises ``ModelError``."""
     example = torch.zeros(1, 3, task.preprocess.height, task.preprocess.width)
     return capture(network, example, task.input_name, task.output_names, opset)
 

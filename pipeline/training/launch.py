@@ -41,6 +41,14 @@ class Place:
         return self.devices * self.nodes
 
 
+def accelerator(config: TrainConfig) -> Literal["cpu", "gpu"]:
+    """What ``config`` wants to compute on; raises ``ConfigError`` where that is not there."""
+    gpus = torch.cuda.device_count()
+    if config.accelerator == "gpu" and not gpus:
+        raise ConfigError("there is no GPU here", where="train.accelerator", fix="set it to auto or cpu")
+    return "gpu" if gpus and config.accelerator != "cpu" else "cpu"
+
+
 def place(config: TrainConfig) -> Place:
     """Where ``config`` wants to train; ``torchrun``, when it started this process, has the last word.
 
@@ -48,12 +56,9 @@ def place(config: TrainConfig) -> Place:
         ConfigError: the machine lacks the devices, ``torchrun`` started other numbers of processes, several
             machines are wanted without it, or the batch is smaller than the number of processes.
     """
-    gpus = torch.cuda.device_count()
-    if config.accelerator == "gpu" and not gpus:
-        raise ConfigError("there is no GPU here", where="train.accelerator", fix="set it to auto or cpu")
-    accelerator: Literal["cpu", "gpu"] = "gpu" if gpus and config.accelerator != "cpu" else "cpu"
+    kind, gpus = accelerator(config), torch.cuda.device_count()
     if torch.distributed.is_torchelastic_launched():
-        found = _torchrun(config, accelerator)
+        found = _torchrun(config, kind)
     elif config.num_nodes > 1:
         raise ConfigError(
             f"{config.num_nodes} machines need a common start",
@@ -61,9 +66,9 @@ def place(config: TrainConfig) -> Place:
             fix="start with torchrun on each machine",
         )
     else:
-        processes = (gpus if accelerator == "gpu" else 1) if config.devices == "auto" else config.devices
-        found = Place(accelerator, processes, 1, 0 if processes == 1 else None)
-    if accelerator == "gpu" and found.devices > gpus:
+        processes = (gpus if kind == "gpu" else 1) if config.devices == "auto" else config.devices
+        found = Place(kind, processes, 1, 0 if processes == 1 else None)
+    if kind == "gpu" and found.devices > gpus:
         raise ConfigError(f"{found.devices} of {gpus} GPUs wanted", where="train.devices", fix="set it to auto")
     if config.batch_size % found.world:
         raise ConfigError(
@@ -74,7 +79,7 @@ def place(config: TrainConfig) -> Place:
     return found
 
 
-def _torchrun(config: TrainConfig, accelerator: Literal["cpu", "gpu"]) -> Place:
+def _torchrun(config: TrainConfig, kind: Literal["cpu", "gpu"]) -> Place:
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
     nodes = int(os.environ["WORLD_SIZE"]) // devices
     if config.devices not in ("auto", devices) or config.num_nodes != nodes:
@@ -84,7 +89,7 @@ def _torchrun(config: TrainConfig, accelerator: Literal["cpu", "gpu"]) -> Place:
             where="train",
             fix="make them agree, or leave devices at auto",
         )
-    return Place(accelerator, devices, nodes, int(os.environ["RANK"]))
+    return Place(kind, devices, nodes, int(os.environ["RANK"]))
 
 
 Fit = Callable[[Context, Place], None]

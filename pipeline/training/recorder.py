@@ -1,26 +1,23 @@
 """What training keeps after every epoch, and how it finds its way back."""
 
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import safetensors.torch
-import torch
 from pytorch_lightning.callbacks import Checkpoint
 from safetensors import SafetensorError
 
 from pipeline.files import write_atomically
 from pipeline.tasks.detection.learner import Learner
+from pipeline.training.checkpoints import DAMAGE, read_checkpoint
 from pipeline.workspace import Progress
 
 WEIGHTS = "model.safetensors"
 HISTORY = "history.json"
 CHECKPOINTS = "checkpoints"
-_DAMAGE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile)
 _LAST, _PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
@@ -100,8 +97,8 @@ def resumable(out: Path, progress: Progress) -> tuple[Path, list[dict[str, float
         return None
     for i, path in enumerate(candidates):
         try:
-            history = _read(path)["callbacks"][Recorder.__qualname__]["history"]
-        except (*_DAMAGE, KeyError, TypeError, ValueError) as error:
+            history = read_checkpoint(path)["callbacks"][Recorder.__qualname__]["history"]
+        except (*DAMAGE, KeyError, TypeError, ValueError) as error:
             then = f"goes on from {candidates[i + 1].name}" if i + 1 < len(candidates) else "starts again"
             reason = str(error).partition("\n")[0]
             progress.message(f"{path}: the checkpoint is damaged ({reason}); training {then}")
@@ -124,12 +121,3 @@ def _damage(out: Path) -> str | None:
 def _read_json(path: Path) -> object:
     value: object = json.loads(path.read_bytes())
     return value
-
-
-def _read(path: Path) -> Any:  # noqa: ANN401 (what a damaged file holds is not known)
-    """A checkpoint whose every byte is as it was written; torch alone does not look at the checksums."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"wrong checksum of {damaged}")
-    return torch.load(path, map_location="cpu", weights_only=True)

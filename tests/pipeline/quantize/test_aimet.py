@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from enginenets import net, smooth
-from smallmodels import run_onnx, target
+from smallmodels import quantized, run_onnx, target
 
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
@@ -151,3 +151,44 @@ def test_our_own_file_is_read_too(tmp_path):
     (tmp_path / "own.json").write_text("[1]")
     with pytest.raises(ModelError, match="is not an encodings file"):
         loaded(tmp_path / "own.json")
+
+
+def levels(encodings):
+    """What integers mean, without the ranges that they were chosen for."""
+    return {n: (e.scale, e.zero_point, e.dtype) for n, e in encodings.activations.items()}, encodings.weights
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_what_is_written_for_aimet_is_read_back(tmp_path, per_channel):
+    _, scales = quantized(net(), smooth(9, seed=1), dict.fromkeys(("Conv", "Gemm"), per_channel))
+    path = tmp_path / "net.encodings"
+    path.write_text(aimet.text(scales))
+    assert levels(loaded(path)) == levels(scales)
+
+
+def test_sixteen_bits_are_written_too(tmp_path):
+    both = schemes.of(target().model_copy(update={"contract": "tflite-r1/tflite-r8"}))
+    given = changed(tmp_path, "1.0.0", lambda d: activation(d, "e").update(bw=16, offset=[-32768], scale=[1 / 4096]))
+    found = aimet.load(given, view(net()), both)
+    given.write_text(aimet.text(found))
+    assert aimet.load(given, view(net()), both) == found
+    assert found.activations["e"].dtype == "int16"
+
+
+def test_aimet_simulates_what_the_engine_computes_with_what_is_written(tmp_path):
+    quantsim = pytest.importorskip("aimet_onnx.quantsim")
+    _, scales = quantized(net(), smooth(9, seed=1))
+    path = tmp_path / "net.encodings"
+    path.write_text(aimet.text(scales))
+    simulation = quantsim.QuantizationSimModel(net())
+    quantsim.load_encodings_to_sim(simulation, str(path), strict=False)
+    known = {n: q.get_encodings() for n, q in simulation.qc_quantize_op_dict.items() if q.enabled}
+    for name, encoding in scales.activations.items():
+        (theirs,) = known[name]
+        assert (theirs.delta, theirs.offset) == (encoding.scale, -128 - encoding.zero_point)
+    for name, weight in scales.weights.items():
+        assert [(each.delta, each.offset) for each in known[name]] == [(scale, -128) for scale in weight.scales]
+    engine = Engine(qdq.insert(net(), scales), target())
+    for image in smooth(3, seed=5):
+        own, theirs = engine.run(image)["y"], simulation.session.run(None, {"x": image})[0]
+        assert np.abs(own - theirs).max() <= 1.01 * scales.activations["y"].scale

@@ -104,6 +104,19 @@ def test_encodings_of_another_tool_are_taken(folder, capsys):
     assert "has a scale per channel; the target takes one per tensor" in capsys.readouterr().err
 
 
+def test_encodings_for_another_tool_come_with_the_float_model_that_they_are_of(folder, capsys):
+    exported = folder / "net.encodings"
+    assert quantize(folder, "--export-encodings", exported, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["exported_encodings"] == exported.as_posix()
+    assert any(trial["kept"] for trial in report["trials"][1:])  # the weights are not those of the file any more
+    words = ["--encodings", exported, "--out", folder / "again.onnx"]
+    assert quantize(folder, *words, model="net.float.onnx") == 0
+    assert (folder / "again.onnx").read_bytes() == (folder / "net.int8.onnx").read_bytes()
+    assert quantize(folder, "--preset", "fast", "--export-encodings", folder / "no" / "net.encodings") == 1
+    assert "no/net.encodings: cannot be written" in capsys.readouterr().err
+
+
 def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert quantize(folder, "--out", folder / "whole.onnx") == 0
     capsys.readouterr()
@@ -241,6 +254,7 @@ USAGE = {
     ("--size", "8"): "8 is not WIDTHxHEIGHT",
     ("--preset", "slow"): "'slow' is not one of",
     ("--preset", "fast", "--recipe", "r"): "--recipe and --preset exclude each other",
+    ("--export-encodings", "net.onnx"): "net.onnx may be another file of this model",
     ("--ladder",): "give --min-sqnr too",
     ("--ladder", "--min-sqnr", "9", "--encodings", "e"): "--encodings chooses nothing, --ladder does",
 }

@@ -6,55 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-import tinynets
 import yaml
-from safetensors.torch import save_file
-from smallmodels import TARGETS, run_onnx
+from smallmodels import run_onnx
+from stagechain import STAGES, Stopped, chain, with_quantize
 
 from pipeline import tasks
-from pipeline.config import QatConfig
-from pipeline.configfile import load
-from pipeline.cost import hosts
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.quantize.sensitivity import Sensitivity
-from pipeline.stages import coverage, export, partition, quantize
-from pipeline.workspace import Context, Quiet
+from pipeline.stages import quantize
 from runtime.adapters.image import normalize
-
-STAGES = {"quantize": quantize, "export": export, "coverage": coverage, "partition": partition}
-
-
-class Chain(SimpleNamespace):
-    """Runs the stages in order into a folder."""
-
-    def run(self, *names, **changes):
-        for name in names:
-            out = self.folder / name
-            out.mkdir(exist_ok=True)
-            context = Context(
-                changes.get("config", self.config), out, {n: self.folder / n for n in ("train", *STAGES)},
-                profile=TARGETS / f"{changes.get('target', 'coral-edgetpu-usb3')}.yaml",
-                host=hosts.find("desktop-xeon", hosts.folder()),
-                provenance={"config_digest": "abc", "git_commit": "def"}, progress=changes.get("progress", Quiet()),
-            )  # fmt: skip
-            self.results[name] = STAGES[name].run(context)
-        return self.results[names[-1]]
-
-    def files(self):
-        return {
-            p.relative_to(self.folder).as_posix(): p.read_bytes() for p in sorted(self.folder.rglob("*")) if p.is_file()
-        }
-
-
-def chain(folder, settings, factory):
-    settings = {**settings, "train": {**settings["train"], "model": {"factory": f"tinynets:{factory}"}}}
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    runs = folder / "runs"
-    (runs / "train").mkdir(parents=True)
-    save_file(getattr(tinynets, factory)(1).state_dict(), runs / "train" / "model.safetensors")
-    return Chain(folder=runs, config=load(path).config, results={})
 
 
 @pytest.fixture
@@ -163,25 +124,6 @@ def test_the_same_files_every_time(tiny):
     assert [name for name in first if first[name] != again[name]] == []
 
 
-def with_quantize(config, **changes):
-    return config.model_copy(update={"quantize": config.quantize.model_copy(update=changes)})
-
-
-class Stopped(Quiet):
-    """Ctrl-C after two trials."""
-
-    def __init__(self, stop=2):
-        self.tried, self.said, self.stop = [], [], stop
-
-    def message(self, text):
-        self.said.append(text)
-
-    def trial(self, what, numbers):
-        self.tried.append(what)
-        if len(self.tried) == self.stop:
-            raise KeyboardInterrupt
-
-
 def test_a_search_that_was_killed_goes_on_and_gives_the_same_files(tiny):
     searching = with_quantize(tiny.config, preset="balanced", budget=1e4)
     tiny.run("quantize", config=searching)
@@ -191,7 +133,7 @@ def test_a_search_that_was_killed_goes_on_and_gives_the_same_files(tiny):
     assert len((tiny.folder / "quantize" / "trials.jsonl").read_text().splitlines()) == 3
     told = Stopped(stop=None)
     tiny.run("quantize", config=searching, progress=told)
-    assert told.said[0] == "goes on after 2 trials of a run that was stopped"
+    assert told.said[0] == "goes on after 2 trials that were measured before"
     assert len(told.tried) > 3
     assert all("s of 10000 s left)" in said for said in told.said[1:])
     assert tiny.files() == whole
@@ -217,68 +159,6 @@ def test_a_missed_floor_of_ap50_is_climbed_to_and_what_was_tried_is_kept(tiny):
     assert found["reached"] == (metrics["float_ap50"] - metrics["ap50"] <= 0) == (not tiny.results["quantize"].gates)
     assert kept[-1]["ms"] == pytest.approx(tiny.results["partition"].metrics["ms"])
     assert kept[-1]["crossings"] == tiny.results["partition"].metrics["crossings"]
-
-
-class Rising:
-    """A measure by which whatever comes later is better, or worse."""
-
-    def __init__(self, by, first=0.5):
-        self.by, self.first, self.seen = by, first, []
-
-    def of(self, model):
-        self.seen += [] if model in self.seen else [model]
-        return {"ap50": self.first + self.by * self.seen.index(model), "ap": 0.1}
-
-
-@pytest.mark.parametrize("better", [True, False])
-def test_what_is_trained_with_rounding_is_kept_only_if_the_measure_gains(tiny, monkeypatch, better):
-    measure = Rising(0.1 if better else -0.1)
-    monkeypatch.setattr(quantize, "_Measured", lambda *given: measure)
-    tiny.run("quantize")
-    before = tiny.files()
-    measure.seen.clear()
-    trained = with_quantize(tiny.config, mode="qat", qat=QatConfig(epochs=1, learning_rate=1e-2))
-    told = Stopped(stop=None)
-    tiny.run("quantize", config=trained, progress=told)
-    assert told.tried == ["qat, 1 epoch"]
-    kept = {True: "AP50 0.6000, 0.5000 without it, kept", False: "AP50 0.4000, 0.5000 without it, rolled back"}
-    assert told.said[-1] == f"qat, 1 epoch: {kept[better]}"
-    assert len(measure.seen) == 2
-    after = tiny.files()
-    assert after.keys() == before.keys()
-    changed = {name for name in after if after[name] != before[name]}
-    assert ("quantize/quantized.onnx" in changed) is better
-    saved = yaml.safe_load((tiny.folder / "quantize" / "recipe.yaml").read_text())
-    assert saved["kept"] == (["qat, 1 epoch"] if better else [])
-    assert not changed & {"quantize/float.onnx", "quantize/encodings.json"}  # ranges and scales stay
-
-
-def test_what_was_measured_of_weights_trained_otherwise_is_not_taken_for_these(tiny, monkeypatch):
-    def told(rate, stop=3):  # the training, and two trials of the ladder
-        monkeypatch.setattr(quantize, "_Measured", lambda *given: Rising(0.01, first=-9.0))
-        training = QatConfig(epochs=1, learning_rate=rate)
-        climbing = with_quantize(tiny.config, mode="qat", qat=training, ladder=True, max_ap50_drop=0.0)
-        progress = Stopped(stop)
-        with pytest.raises(KeyboardInterrupt):
-            tiny.run("quantize", config=climbing, progress=progress)
-        return [said for said in progress.said if said.startswith("goes on after")]
-
-    assert told(1e-2) == []
-    assert told(2e-2) == []
-    assert told(2e-2) == ["goes on after 2 trials of a run that was stopped"]
-
-
-def test_a_training_that_is_stopped_leaves_no_cache(tiny, monkeypatch):
-    cache = tiny.folder / "quantize" / "cache"
-
-    def finetune(*given):
-        cache.mkdir(parents=True, exist_ok=True)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(quantize, "finetune", finetune)
-    with pytest.raises(KeyboardInterrupt):
-        tiny.run("quantize", config=with_quantize(tiny.config, mode="qat"))
-    assert not cache.exists()
 
 
 def floor(config, value):
