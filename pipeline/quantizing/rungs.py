@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pipeline.compile.support import kernels
 from pipeline.graph.view import Graph, Node, view
 from pipeline.graph.weighted import channel_axis
+from pipeline.quantize.advising import Means
+from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.sensitivity import Sensitivity
 from pipeline.quantize.trials import State
@@ -25,6 +27,12 @@ SPREAD = 3
 
 Offer = Callable[[Target, Scheme, State, Sequence[Sensitivity]], Sequence[tuple[str, Variant]]]
 """What a rung offers of layers, those that lose most alone first."""
+
+
+def means(target: Target, scheme: Scheme, state: State, recipe: Recipe, climbed: bool) -> Means:
+    """What there is against what a layer of ``state`` loses, made by ``recipe`` and, if ``climbed``, by the ladder."""
+    coarse = _coarse(target, state, _weighted(state).values())
+    return Means(target.name, _narrow(target, scheme, state), {n.name for n in coarse}, recipe, climbed)
 
 
 def _weighted(state: State) -> Mapping[str, Node]:

@@ -169,3 +169,19 @@ def test_what_int16_would_send_to_the_host_stays_int8():
         made = view(varied(state, variant, schemes.of(CHIP)).quantized())
         assert not [n.name for n in made.nodes if judge(n)]
     assert scored(varied(state, offered["every layer"], schemes.of(CHIP))) > scored(state) + 2
+
+
+@pytest.mark.parametrize(
+    ("name", "wide", "coarse"),
+    [("ethos-u55-256", True, False), ("stm32mp2", False, True), ("coral-edgetpu-pcie", False, False)],
+)
+def test_a_targets_means_are_those_of_its_contract_and_its_rules(name, wide, coarse):
+    floating, chip = net(), target(name)
+    scheme, recipe, seen = schemes.of(chip), PRESETS["fast"], smooth(4, seed=1)
+    parts, _ = split(len(seen), recipe, lambda: seen, lambda places: [seen[p] for p in places])
+    taken = calibrate(floating, view(floating), seen, True)
+    state = trials.run(floating, taken, parts, recipe, chip, scheme).state
+    means = rungs.means(chip, scheme, state, recipe, climbed=False)
+    assert means.target == name
+    assert means.wide == (state.encodings.activations.keys() if wide else set())
+    assert means.coarse == ({"Conv", "Conv#2", "Conv#3", "Gemm"} if coarse else set())

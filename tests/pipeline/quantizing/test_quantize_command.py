@@ -1,8 +1,10 @@
 """``pipeline quantize`` as users and scripts run it."""
 
 import json
+import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -48,6 +50,8 @@ def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
     assert [row["tensor"] for row in report["layers"]] == ["b", "d", "e", "f", "p", "q", "y"]
     assert {"alone_db", "sqnr_db", "cosine", "channels", "device", "ms"} <= report["layers"][0].keys()
     assert bool(report["trials"]) == (preset != "fast")
+    assert (report["plot"], report["conversions"]) == (None, [])
+    assert {"dtype", "why", "next"} <= report["layers"][0].keys()
     session, floating = ort.InferenceSession(path), ort.InferenceSession(folder / "net.onnx")
     image = smooth(1, seed=5)[0]
     exact, found = (s.run(None, {"x": image})[0] for s in (floating, session))
@@ -109,6 +113,8 @@ def test_pictures_an_explained_layer_and_a_gate(folder, capsys):
     assert quantize(folder, *words, "--explain", "Conv#2", calibration="pictures") == 0
     said = capsys.readouterr().out
     assert said.startswith("  calibrating") or "Conv#2 (Conv) gives d" in said
+    assert "placement   on the NPU of kirin-970" in said
+    assert re.search(r"cost        \S+ ms of \S+ ms in all, estimated.*\d million MACs, .*moved, bound by \w+", said)
     assert "next  " in said
     assert quantize(folder, *words, "--min-sqnr", "90", calibration="pictures") == 3
     captured = capsys.readouterr()
@@ -145,9 +151,14 @@ def test_the_ladder_is_climbed_to_a_floor_or_ends_with_3(folder, capsys):
     assert quantize(folder, *words, "1", "--json", target="stm32mp2") == 0
     report = json.loads(capsys.readouterr().out)["ladder"]
     assert (report["schema"], report["reached"], len(report["points"])) == (1, True, 1)
+    assert (folder / "net.int8.ladder.svg").exists()
     assert quantize(folder, *words, "190", target="stm32mp2") == 3
     said = capsys.readouterr().out
     assert "the floor of 190 dB is not reached" in said
+    assert "net.int8.recipe.yaml, net.int8.ladder.svg" in said
+    picture = ElementTree.parse(folder / "net.int8.ladder.svg")
+    words = {" ".join("".join(text.itertext()).split()) for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"SQNR, dB", "Pareto front", "floor, 190 dB", "int8", "cpu", "kept"} <= words
     assert "* kept" in said
     kept = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())["kept"]
     assert any(name.startswith("cpu: ") for name in kept)
