@@ -16,7 +16,7 @@ from pipeline.graph.model import check as checked
 from pipeline.graph.model import load
 from pipeline.graph.view import view
 from pipeline.progress import counted
-from pipeline.quantize import aimet, encodings, findings, trials
+from pipeline.quantize import aimet, encodings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize.advising import Means, advice
@@ -33,7 +33,7 @@ from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, culprit, sensitivities
 from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
-from pipeline.quantizing import rungs
+from pipeline.quantizing import notes, rungs
 from pipeline.quantizing.ladder import Ground, Ladder, climb, kept
 from pipeline.quantizing.pareto import as_row
 from pipeline.quantizing.price import pricer
@@ -183,11 +183,12 @@ def run(order: Order, progress: Progress) -> Done:
     if not made.untried:
         made.search.journal.finish()
     left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
-    notes = (*made.notes, *left_out, *_fallbacks(engine), *_findings(made.prepared, made.calibration, state))
+    odd = (*notes.fallbacks(engine), *notes.oddities(made.prepared, made.calibration, state))
+    means = _means(order, state, climbed=made.ladder is not None)
     apart = made.ladder is None and (parts.held_out is not parts.judging or not order.recipe.judged)
     return Done(
         order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder, plot,
-        _placed(order, made.written), _means(order, state, climbed=made.ladder is not None), notes, clock.laps,
+        _placed(order, made.written), means, (*made.notes, *left_out, *odd), clock.laps,
     )  # fmt: skip
 
 
@@ -212,12 +213,14 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     )
     journal = Journal(order.journal, key_of(prepared.model, seen.digest, order.recipe, order.target))
     search = Search(journal, Budget(order.budget), progress)
+    if order.encodings is None and (order.recipe.judged or order.floor is not None):
+        notes.before(prepared, calibration, order.recipe, order.target, progress)
     found = _quantize(order, prepared, calibration, parts, search)
     ladder = None if order.floor is None else _climbed(order, order.floor, prepared, calibration, parts, search, found)
     written = _written(order.out, found.state if ladder is None else ladder.state)
     clock.lap("quantizing")
-    notes = (*prepared.notes, *split_notes)
-    return Quantized(prepared, calibration, seen, parts, search, found, ladder, written, notes)
+    said = (*prepared.notes, *split_notes)
+    return Quantized(prepared, calibration, seen, parts, search, found, ladder, written, said)
 
 
 def _climbed(
@@ -320,18 +323,6 @@ def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts:
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
     return trials.Found(state, (), (), None)
-
-
-def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:
-    """What is odd about the weights, the activations and what was made of them."""
-    graph = view(prepared.model)
-    own = findings.of_encodings(view(state.model), state.encodings)
-    return (*findings.of_weights(graph), *own, *findings.of_statistics(graph, calibration))
-
-
-def _fallbacks(engine: Engine) -> Sequence[str]:
-    """Operators that the engine has no integer form of."""
-    return [f"{unit.name} has no integer form here: {unit.reasons[0]}" for unit in engine.units if unit.reasons]
 
 
 def _placed(order: Order, model: onnx.ModelProto) -> Check:
