@@ -13,6 +13,7 @@ from pipeline.errors import DataError, ModelError
 from pipeline.graph.fusion import fused_outputs
 from pipeline.graph.view import Graph, Tensor
 from pipeline.quantize.histogram import Histogram
+from pipeline.quantize.samples import Sample, by_name
 from runtime.delegates.cpu import LOAD_ERRORS
 
 REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceMean")
@@ -65,20 +66,17 @@ class Tap:
     """The float model with activations, or reductions of them, as outputs, run by ONNX Runtime image by image."""
 
     def __init__(self, model: onnx.ModelProto, names: Sequence[str], reduced: Sequence[Tensor] = ()) -> None:
-        """Prepare ``model`` (float, one input) for reading ``names``, and the extremes and means of ``reduced``.
+        """Prepare ``model`` (float) for reading ``names``, and the extremes and means of ``reduced``.
 
         Raises:
-            ModelError: the model has not exactly one input, or ONNX Runtime cannot run it.
+            ModelError: ONNX Runtime cannot run the model.
         """
         constants = {i.name for i in model.graph.initializer}
-        given = [i.name for i in model.graph.input if i.name not in constants]
-        if len(given) != 1:
-            raise ModelError(f"has {len(given)} inputs, {', '.join(given)}; calibration feeds one", where="model")
         tapped = onnx.ModelProto()
         tapped.CopyFrom(model)
         del tapped.graph.output[:]
-        self.input = given[0]
-        self.names = [n for n in names if n != self.input]
+        self.inputs = [i.name for i in model.graph.input if i.name not in constants]
+        self.names = [n for n in names if n not in self.inputs]
         self.reduced = [t.name for t in reduced]
         for tensor in reduced:
             _reduce(tapped, tensor)
@@ -93,21 +91,23 @@ class Tap:
         except LOAD_ERRORS as error:
             raise ModelError(f"ONNX Runtime cannot run it: {' '.join(str(error).split())}", where="model") from error
 
-    def read(self, image: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        """Every tapped activation for one input, by name; the input is among them."""
-        return {self.input: image, **self._run(self.names, image)}
+    def read(self, image: Sample) -> Mapping[str, NDArray[np.float32]]:
+        """Every tapped activation for one sample, by name; the inputs are among them."""
+        given = by_name(image, self.inputs)
+        return {**given, **self._run(self.names, given)}
 
     def read_all(
-        self, image: NDArray[np.float32]
+        self, image: Sample
     ) -> tuple[Mapping[str, NDArray[np.float32]], Mapping[str, Sequence[NDArray[np.float32]]]]:
         """As ``read``, and per channel the smallest, largest and mean value of what is reduced, each [C]."""
         reductions = {name: [_reduction(name, op) for op in REDUCTIONS] for name in self.reduced}
-        found = self._run([*self.names, *(n for names in reductions.values() for n in names)], image)
-        full = {self.input: image, **{name: found[name] for name in self.names}}
+        given = by_name(image, self.inputs)
+        found = self._run([*self.names, *(n for names in reductions.values() for n in names)], given)
+        full = {**given, **{name: found[name] for name in self.names}}
         return full, {name: [found[n] for n in names] for name, names in reductions.items()}
 
-    def _run(self, names: Sequence[str], image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        values = self.session.run(list(names), {self.input: image}) if names else []
+    def _run(self, names: Sequence[str], given: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        values = self.session.run(list(names), dict(given)) if names else []
         return dict(zip(names, values, strict=True))
 
 
@@ -130,10 +130,8 @@ def _reduce(model: onnx.ModelProto, tensor: Tensor) -> None:
         model.graph.node.append(node)
 
 
-def calibrate(
-    model: onnx.ModelProto, graph: Graph, images: Iterable[NDArray[np.float32]], histograms: bool = True
-) -> Calibration:
-    """Statistics of every activation of ``model`` over ``images`` (each float32, of the input's shape).
+def calibrate(model: onnx.ModelProto, graph: Graph, images: Iterable[Sample], histograms: bool = True) -> Calibration:
+    """Statistics of every activation of ``model`` over ``images``.
 
     Memory does not grow with the number of images: each is read, counted and forgotten. Without ``histograms`` only
     extremes and means are taken, which ONNX Runtime reduces before anything leaves it; activations inside a fused

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.samples import Sample
 
 LIMIT_DB = 200.0
 """A tensor without any error has this ratio, so that it is a number in JSON too."""
@@ -75,7 +76,7 @@ class Score:
         object.__setattr__(self, "sqnr_db", float(np.mean(list(self.outputs.values()))))
 
 
-def score(engine: Engine, images: Iterable[Real], wanted: Sequence[Mapping[str, Real]]) -> Score:
+def score(engine: Engine, images: Iterable[Sample], wanted: Sequence[Mapping[str, Real]]) -> Score:
     """The score of ``engine`` on ``images``, whose float outputs are ``wanted``, by name, one mapping per image."""
     names = engine.graph.output_names
     sums = {name: Noise() for name in names}

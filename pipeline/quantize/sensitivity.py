@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.progress import counted
 from pipeline.quantize.calibrate import channel_axis
 from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.samples import Sample
 from pipeline.quantize.score import Noise, decibels
 from pipeline.quantize.walk import Step, walk
 from pipeline.workspace import Progress, Quiet
@@ -59,7 +60,7 @@ class Sensitivity:
 
 
 def sensitivities(
-    engine: Engine, model: onnx.ModelProto, images: Sequence[Real], progress: Progress | None = None
+    engine: Engine, model: onnx.ModelProto, images: Sequence[Sample], progress: Progress | None = None
 ) -> tuple[Sensitivity, ...]:
     """One row for each output of each unit of ``engine``, in execution order.
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.quantize.engine import Real
 from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,17 @@ class Split:
         held_out: that decided nothing, for the figure that is told; those of ``judging`` where there are too few.
     """
 
-    every: Callable[[], Iterable[Real]]
-    learning: Sequence[Real]
-    judging: Sequence[Real]
-    held_out: Sequence[Real]
+    every: Callable[[], Iterable[Sample]]
+    learning: Sequence[Sample]
+    judging: Sequence[Sample]
+    held_out: Sequence[Sample]
 
 
 def split(
     count: int,
     recipe: Recipe,
-    every: Callable[[], Iterable[Real]],
-    pick: Callable[[Sequence[int]], Sequence[Real]],
+    every: Callable[[], Iterable[Sample]],
+    pick: Callable[[Sequence[int]], Sequence[Sample]],
 ) -> tuple[Split, tuple[str, ...]]:
     """The images in parts, each spread evenly, up to what ``recipe`` says; and notes.
 

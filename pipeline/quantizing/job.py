@@ -24,11 +24,12 @@ from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import Calibration, Tap
 from pipeline.quantize.calibrated import calibrated
 from pipeline.quantize.engine import Engine
-from pipeline.quantize.images import Images, Preparation, Watched
+from pipeline.quantize.images import Preparation, Watched
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.prepare import Prepared, prepare
 from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Calibrated, Recipe
+from pipeline.quantize.records import opened
 from pipeline.quantize.score import Score, score
 from pipeline.quantize.sensitivity import Sensitivity, culprit, sensitivities
 from pipeline.quantize.split import Split, split
@@ -202,7 +203,7 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
         ConfigError: an override of the recipe matches nothing.
     """
     prepared = prepare(order.model, order.size)
-    images = Images(order.calibration, prepared.shape, order.preparation, order.images)
+    images = opened(order.calibration, prepared.inputs, order.preparation, order.images)
     clock.lap("reading")
     histograms = order.recipe.needs_histograms or order.floor is not None
     watched = Watched(images, images.source)

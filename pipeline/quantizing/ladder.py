@@ -240,11 +240,14 @@ def _layers(climbing: _Climb, rung: str, offered: Offer) -> None:
         ground.search.progress,
     )
     tried: list[tuple[Scored, Variant]] = []
+    seen = [base.encodings]
     for what, variant in offered(ground.target, ground.scheme, base, sorted(rows, key=lambda row: row.alone_db)):
         if ground.search.budget.spent:
             climbing.untried.append(f"{rung}: {what}")
-        else:
-            state = varied(base, variant, ground.scheme)
+            continue
+        state = varied(base, variant, ground.scheme)
+        if state.encodings not in seen:  # what shares a scale is changed together, by whichever name
+            seen.append(state.encodings)
             tried.append((climbing.step(rung, what, _changed(variant), state), variant))
     stood, together = "", Variant()
     for scored, variant in sorted(tried, key=lambda each: _order(ground, *each[0]), reverse=True):

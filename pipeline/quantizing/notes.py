@@ -40,7 +40,7 @@ def oddities(prepared: Prepared, calibration: Calibration, state: trials.State) 
     """What is odd about the weights, the activations and what was made of them."""
     graph = view(prepared.model)
     own = findings.of_encodings(view(state.model), state.encodings)
-    return (*findings.of_weights(graph), *own, *findings.of_statistics(graph, calibration))
+    return (*own, *findings.of_statistics(graph, calibration), *findings.of_weights(graph))
 
 
 def fallbacks(engine: Engine) -> Sequence[str]:
