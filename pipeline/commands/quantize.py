@@ -15,9 +15,14 @@ if TYPE_CHECKING:
     from pipeline.quantizing.job import Done, Order
 
 Preset = Literal["fast", "balanced", "best"]
-ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file with one input.")]
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A float ONNX file.")]
 Calibration = Annotated[
-    Path, typer.Option("--calibration", metavar="PATH", help="A folder of images or .npy files; or one .npy or .npz.")
+    Path,
+    typer.Option(
+        "--calibration",
+        metavar="PATH",
+        help="A folder of images or .npy files, or one .npy or .npz; for several inputs .npz with an array of each.",
+    ),
 ]
 TargetName = Annotated[str, typer.Option("--target", metavar="NAME", help="A target's name, or its YAML file.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="What to try, as YAML.")]

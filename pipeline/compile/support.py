@@ -193,7 +193,9 @@ def _accumulator_form(source: Tensor, rows: NDArray[np.int64], bias: Tensor | No
     low, high = least - zero, most - zero
     sums = np.array([up * high + down * low, up * low + down * high])
     largest, bits = int(np.max(np.abs([sums, sums + constant]))), contract.accumulator_bits
-    return None if largest < 1 << (bits - 1) else f"has an int{bits} accumulator, this one may reach {largest}"
+    if largest < 1 << (bits - 1):
+        return None
+    return f"has an int{bits} accumulator, this one may reach {largest}; sum fewer products, or add parts of them"
 
 
 def _pool_form(node: Node, contract: Contract) -> str | None:

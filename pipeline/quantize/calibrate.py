@@ -16,6 +16,7 @@ from pipeline.errors import DataError, ModelError
 from pipeline.graph.fusion import fused_outputs
 from pipeline.graph.view import Graph, Tensor
 from pipeline.quantize.histogram import Histogram, averaging
+from pipeline.quantize.samples import Sample, by_name
 from runtime.delegates.cpu import LOAD_ERRORS
 
 REDUCTIONS = ("ReduceMin", "ReduceMax", "ReduceMean")
@@ -80,22 +81,19 @@ class Tap:
     def __init__(
         self, model: onnx.ModelProto, names: Sequence[str], reduced: Sequence[Tensor] = (), threads: int = 0
     ) -> None:
-        """Prepare ``model`` (float, one input) for reading ``names``, and the extremes and means of ``reduced``.
+        """Prepare ``model`` (float) for reading ``names``, and the extremes and means of ``reduced``.
 
         An image is run by so many ``threads``, by one per core with 0.
 
         Raises:
-            ModelError: the model has not exactly one input, or ONNX Runtime cannot run it.
+            ModelError: ONNX Runtime cannot run the model.
         """
         constants = {i.name for i in model.graph.initializer}
-        given = [i.name for i in model.graph.input if i.name not in constants]
-        if len(given) != 1:
-            raise ModelError(f"has {len(given)} inputs, {', '.join(given)}; calibration feeds one", where="model")
         tapped = onnx.ModelProto()
         tapped.CopyFrom(model)
         del tapped.graph.output[:]
-        self.input = given[0]
-        self.names = [n for n in names if n != self.input]
+        self.inputs = [i.name for i in model.graph.input if i.name not in constants]
+        self.names = [n for n in names if n not in self.inputs]
         self.reductions = _reduce(tapped, reduced) if reduced else []
         tapped.graph.output.extend(onnx.ValueInfoProto(name=n) for n in (*self.names, *self.reductions))
         options = ort.SessionOptions()
@@ -110,18 +108,20 @@ class Tap:
         except LOAD_ERRORS as error:
             raise ModelError(f"ONNX Runtime cannot run it: {' '.join(str(error).split())}", where="model") from error
 
-    def read(self, image: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
-        """Every tapped activation for one input, by name; the input is among them."""
-        return {self.input: image, **self._run(self.names, image)}
+    def read(self, image: Sample) -> Mapping[str, NDArray[np.float32]]:
+        """Every tapped activation for one sample, by name; the inputs are among them."""
+        given = by_name(image, self.inputs)
+        return {**given, **self._run(self.names, given)}
 
-    def read_all(self, image: NDArray[np.float32]) -> Reading:
+    def read_all(self, image: Sample) -> Reading:
         """As ``read``, and the smallest, the largest and the mean value of every channel of all that is reduced."""
-        found = self._run([*self.names, *self.reductions], image)
-        full = {self.input: image, **{name: found[name] for name in self.names}}
+        given = by_name(image, self.inputs)
+        found = self._run([*self.names, *self.reductions], given)
+        full = {**given, **{name: found[name] for name in self.names}}
         return full, [found[name] for name in self.reductions]
 
-    def _run(self, names: Sequence[str], image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        values = self.session.run(list(names), {self.input: image}) if names else []
+    def _run(self, names: Sequence[str], given: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        values = self.session.run(list(names), dict(given)) if names else []
         return dict(zip(names, values, strict=True))
 
 
@@ -194,10 +194,8 @@ class _Extremes:
         return histograms, channels
 
 
-def calibrate(
-    model: onnx.ModelProto, graph: Graph, images: Iterable[NDArray[np.float32]], histograms: bool = True
-) -> Calibration:
-    """Statistics of every activation of ``model`` over ``images`` (each float32, of the input's shape).
+def calibrate(model: onnx.ModelProto, graph: Graph, images: Iterable[Sample], histograms: bool = True) -> Calibration:
+    """Statistics of every activation of ``model`` over ``images``.
 
     Memory does not grow with the number of images: each is read, counted and forgotten. Without ``histograms`` only
     extremes and means are taken, which ONNX Runtime reduces before anything leaves it; activations inside a fused
@@ -223,9 +221,7 @@ def calibrate(
     return Calibration(counted or plain, channels, extremes.seen)
 
 
-def _side_by_side(
-    run: Callable[[NDArray[np.float32]], Reading], images: Iterable[NDArray[np.float32]]
-) -> Iterator[Reading]:
+def _side_by_side(run: Callable[[Sample], Reading], images: Iterable[Sample]) -> Iterator[Reading]:
     """What ``run`` gives for each of ``images``, in order, as many at a time as there are cores, up to ``MOST``.
 
     A thread for each image takes less processor time than several threads for one, who wait for another at every layer.

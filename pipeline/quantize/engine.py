@@ -18,6 +18,7 @@ from pipeline.compile.partitions import Partition, crossing, partition
 from pipeline.compile.support import no_kernel
 from pipeline.graph.fusion import units
 from pipeline.graph.view import Node, Tensor, quantize, view
+from pipeline.quantize.samples import Sample, by_name
 from pipeline.targets.placement import CPU, NPU, by_kernel, place
 from pipeline.targets.profile import Target
 from runtime.npu.contracts import find_contract
@@ -85,10 +86,14 @@ class Engine:
         program = None if reasons else lower(self.graph, nodes, piece.inputs, piece.outputs, self._target)
         return Unit(nodes, device, reasons, piece, program)
 
-    def enter(self, image: Real) -> dict[str, Array]:
-        """The float input ``image`` as the model's quantized input, by its name on the wire."""
-        (given,) = self.graph.inputs
-        return {given.wire: self.rounded(given.wire, image)}
+    def enter(self, image: Sample) -> dict[str, Array]:
+        """The float ``image``, or one for each input, as the model's quantized inputs, by their names on the wire."""
+        given = self.given(image)
+        return {t.wire: self.rounded(t.wire, given[t.name]) for t in self.graph.inputs}
+
+    def given(self, image: Sample) -> Mapping[str, Real]:
+        """What ``image`` has for each input of the model, by the input's name."""
+        return by_name(image, [t.name for t in self.graph.inputs])
 
     def run_unit(self, unit: Unit, values: MutableMapping[str, Array]) -> None:
         """Run ``unit`` on what it needs of ``values`` and add what it gives."""
@@ -100,8 +105,8 @@ class Engine:
             names = [t.wire for t in unit.piece.outputs]
             values.update(zip(names, ready.run(names, feeds), strict=True))
 
-    def run(self, image: Real) -> dict[str, Real]:
-        """The model's outputs for a float input, as real numbers by output name."""
+    def run(self, image: Sample) -> dict[str, Real]:
+        """The model's outputs for float inputs, as real numbers by output name."""
         values = self.enter(image)
         for index, unit in enumerate(self.units):
             self.run_unit(unit, values)

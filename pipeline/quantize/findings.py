@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.compile.support import no_kernel
 from pipeline.graph.view import Graph, Node
 from pipeline.graph.weighted import WEIGHTED, channel_axis
 from pipeline.quantize import weights
@@ -12,11 +13,13 @@ from pipeline.quantize.calibrate import Calibration, Channels
 from pipeline.quantize.encodings import Encodings
 from pipeline.quantize.histogram import Histogram
 from pipeline.quantize.ptq import FLAT_BEYOND, reach
+from runtime.npu.contracts import Contract
 from runtime.npu.requantize import SHIFT_MAX, SHIFT_MIN
 
 FLAT_FROM = 2.0
 """Times that an input exceeds what a Sigmoid tells apart before it is worth telling."""
 
+NEVER = "all its values were 0, so it got the narrowest range; calibrate with images that it reacts to, or prune it"
 MOST_CHANNELS = 3
 """Channels that are named."""
 
@@ -39,7 +42,8 @@ def _dead(node: Node) -> Iterator[str]:
     rows = np.abs(np.moveaxis(weight.real.astype(np.float64), axis, 0)).reshape(weight.dims[axis], -1).max(axis=1)
     dead = np.flatnonzero(rows <= 2.0**-20 * rows.max())
     if dead.size:
-        yield f"{node.name} has {dead.size} of {len(rows)} output channels without weights: {_some(dead)}"
+        what = f"{node.name} has {dead.size} of {len(rows)} output channels without weights: {_some(dead)}"
+        yield f"{what}; they cost time and tell nothing: prune them"
 
 
 def of_statistics(graph: Graph, calibration: Calibration) -> tuple[str, ...]:
@@ -51,7 +55,7 @@ def of_statistics(graph: Graph, calibration: Calibration) -> tuple[str, ...]:
     seen = calibration.histograms
     never = [name for name, h in seen.items() if h.low == h.high == 0.0]
     return (
-        *(f"{name} never fires: all its values were 0, so it got the narrowest range there is" for name in never),
+        *(f"{name} never fires: {NEVER}" for name in never),
         *_narrow(graph, seen),
         *_joined(graph, seen),
         *_flat(graph, seen),
@@ -136,15 +140,19 @@ def of_encodings(graph: Graph, encodings: Encodings) -> tuple[str, ...]:
 
 def _widened(node: Node, encodings: Encodings) -> Iterator[str]:
     encoding, values = encodings.weights[node.required(1).name], node.required(1).real.astype(np.float64)
-    if encoding.axis is None or weights.channel_bias(node) is None:
+    if weights.channel_bias(node) is None:
         return
-    rows = np.abs(np.moveaxis(values, encoding.axis, 0)).reshape(len(encoding.scales), -1).max(axis=1)
+    first = values if encoding.axis is None else np.moveaxis(values, encoding.axis, 0)
+    rows = np.abs(first).reshape(len(encoding.scales), -1).max(axis=1)
     levels = rows / np.array(encoding.scales)
     few = np.flatnonzero((rows > 0) & (levels < 127 / FAR))
     if few.size:
+        what = "a bias" if encoding.axis is None else f"{few.size} channels whose bias is"
+        which = "" if encoding.axis is None else f": {_some(few)}"
         yield (
-            f"{node.name} has {few.size} channels whose bias is so large beside their weights that the weights keep "
-            f"fewer than {127 / FAR:.0f} levels: {_some(few)}"
+            f"{node.name} has {what} so large beside {'its' if encoding.axis is None else 'their'} weights that the "
+            f"weights keep fewer than {127 / FAR:.0f} levels{which}; shrink it where it comes from, a batch norm or "
+            "an offset of the input"
         )
 
 
@@ -156,7 +164,17 @@ def _out_of_range(node: Node, encodings: Encodings) -> Iterator[str]:
     factors = source.scale * np.array(encodings.weights[node.required(1).name].scales) / output.scale
     exponents = np.frexp(factors)[1]
     if exponents.max() > SHIFT_MAX or exponents.min() < SHIFT_MIN:
-        yield f"{node.name} would be rescaled by {factors.min():g} to {factors.max():g}, beyond what a shift can"
+        what = f"{node.name} would be rescaled by {factors.min():g} to {factors.max():g}, beyond what a shift can"
+        yield f"{what}; give {node.outputs[0].name} a range of its inputs' size: overrides in the recipe"
+
+
+def of_integers(graph: Graph, contract: Contract) -> tuple[str, ...]:
+    """What of a quantized ``graph`` has no integers under ``contract``, each a sentence that names the operator.
+
+    Operators without a kernel, and those whose accumulator the actual weights and bias may overflow.
+    """
+    reasons = [(node, no_kernel(node, contract)) for node in graph.nodes]
+    return tuple(f"{n.name} ({n.op}) will run on the host: {reason}" for n, reason in reasons if reason is not None)
 
 
 def _some(channels: Sequence[int] | np.ndarray[tuple[int, ...], np.dtype[np.intp]]) -> str:

@@ -1,16 +1,18 @@
 """Calibration images of the user's own: a folder of pictures, or arrays, read one at a time."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import DataError
+from pipeline.quantize.samples import Sample
 from runtime.adapters.image import letterbox, resize
 
 PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -19,6 +21,7 @@ ARRAYS = (".npy", ".npz")
 Fit = Literal["letterbox", "crop", "stretch"]
 Layout = Literal["nchw", "nhwc"]
 Float = NDArray[np.float32]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,7 @@ class Images:
         """
         self.source, self.shape, self.preparation = source, shape, preparation
         self._open: tuple[Path, Float] | None = None
-        self._items = [(path, index) for path in _files(source) for index in range(self._count(path))]
-        if limit is not None and limit < len(self._items):
-            self._items = [self._items[i * len(self._items) // limit] for i in range(limit)]
+        self._items = spread([(path, index) for path in files_in(source) for index in range(self._count(path))], limit)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -123,27 +124,28 @@ class Images:
     def _stack(self, path: Path) -> Float:
         """The inputs in an array file, stacked: float32 [N, ...]; a ``.npy`` is not read until it is used."""
         if self._open is None or self._open[0] != path:
-            found = [_stacked(array, self.shape, path) for array in _arrays(path)]
+            found = [stacked(array, self.shape, path) for array in arrays_in(path).values()]
             self._open = (path, found[0] if len(found) == 1 else np.concatenate(found))
         return self._open[1]
 
 
 class Watched:
-    """Images on their way through, with their digest at the end."""
+    """Samples on their way through, with their digest at the end."""
 
-    def __init__(self, images: Iterable[Float], source: object) -> None:
+    def __init__(self, images: Iterable[Sample], source: object) -> None:
         """Watch ``images``, which come from ``source``."""
         self._images, self._source = images, source
         self._sha = hashlib.sha256()
         self._flat, self._count = True, 0
 
-    def __iter__(self) -> Iterator[Float]:
-        """Each image, once."""
-        for values in self._images:
-            self._flat = self._flat and bool(values.min() == values.max())
-            self._sha.update(np.ascontiguousarray(values).data)
+    def __iter__(self) -> Iterator[Sample]:
+        """Each sample, once."""
+        for sample in self._images:
+            for values in sample.values() if isinstance(sample, Mapping) else (sample,):
+                self._flat = self._flat and bool(values.min() == values.max())
+                self._sha.update(np.ascontiguousarray(values).data)
             self._count += 1
-            yield values
+            yield sample
 
     def digest(self) -> str:
         """SHA-256 of what went through, as the network sees it, in order: 64 hexadecimal digits.
@@ -157,7 +159,15 @@ class Watched:
         return self._sha.hexdigest()
 
 
-def _files(source: Path) -> Sequence[Path]:
+def spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
+    """``limit`` of ``items``, evenly; all of them where there are fewer, or no limit."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def files_in(source: Path) -> Sequence[Path]:
+    """The pictures and arrays that ``source`` is or holds, by name; raises ``DataError`` when there is none."""
     if source.is_file():
         found = [source]
     elif source.is_dir():
@@ -169,27 +179,36 @@ def _files(source: Path) -> Sequence[Path]:
     return found
 
 
-def _arrays(path: Path) -> Sequence[NDArray[np.generic]]:
+def arrays_in(path: Path) -> Mapping[str, NDArray[np.generic]]:
+    """The arrays in a NumPy file by name, the only one of a ``.npy`` by none; raises ``DataError``.
+
+    A ``.npy`` is not read until it is used.
+    """
     try:
         if path.suffix.lower() == ".npy":
-            return [np.load(path, mmap_mode="r", allow_pickle=False)]
+            return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         with np.load(path, allow_pickle=False) as archive:
-            return [archive[name] for name in sorted(archive.files)]
-    except (OSError, ValueError, EOFError) as error:
+            return {name: archive[name] for name in sorted(archive.files)}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"is not a numpy file of numbers: {error}", where=path) from error
 
 
-def _stacked(array: NDArray[np.generic], shape: tuple[int, ...], path: Path) -> Float:
-    one = tuple(shape[1:]) if shape[0] == 1 else shape
+def stacked(array: NDArray[np.generic], shape: tuple[int, ...], path: Path, name: str = "") -> Float:
+    """``array`` of ``path`` as a stack of inputs of ``shape``: float32 [N, ...]; raises ``DataError``.
+
+    ``name``: of the input, where there are several.
+    """
+    one, which = tuple(shape[1:]) if shape[0] == 1 else shape, f"{name} as " if name else ""
     if array.dtype != np.float32:
-        what = f"holds {array.dtype}, the model takes float32"
+        what = f"holds {which}{array.dtype}, the model takes float32"
         raise DataError(what, where=path, fix="save what the network gets, normalized, as float32")
     known = {shape: (1, *one), one: (1, *one)}
     if array.shape in known:
         return cast("Float", array).reshape(known[array.shape])
     if array.shape[1:] in (shape, one) and len(array):
         return cast("Float", array).reshape((len(array), *one))
-    raise DataError(f"holds {list(array.shape)}, the model takes {list(shape)}", where=path, fix="or a stack of these")
+    what = f"holds {which}{list(array.shape)}, the model takes {list(shape)}"
+    raise DataError(what, where=path, fix="or a stack of these")
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

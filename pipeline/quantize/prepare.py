@@ -1,6 +1,6 @@
 """A float model of the user's own, made ready for quantization: checked, fixed in size, batch norms folded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,15 +27,13 @@ class Prepared:
     """A float model that can be quantized.
 
     Attributes:
-        model: one float32 input of a fixed shape, weights finite.
-        input: its name.
-        shape: of the input.
+        model: float32 inputs of fixed shapes, weights finite.
+        inputs: their shapes, by name, in the model's order.
         notes: what was changed on the way, each a sentence.
     """
 
     model: onnx.ModelProto
-    input: str
-    shape: tuple[int, ...]
+    inputs: Mapping[str, tuple[int, ...]]
     notes: tuple[str, ...]
 
 
@@ -44,11 +42,12 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
 
     Args:
         path: an ONNX file.
-        size: width and height for an input whose own are not fixed.
+        size: width and height for inputs whose own are not fixed.
 
     Raises:
-        ModelError: it cannot be read, is quantized already, has another operator set, not exactly one float32 input,
-            an open dimension beside the batch, or a weight that is not finite; the message names what it is.
+        ModelError: it cannot be read, is quantized already, has another operator set, no input, one that is not
+            float32 or that no operator reads, an open dimension beside the batch, or a weight that is not finite; the
+            message names what it is.
     """
     model = load(path)
     _refuse_quantized(model, path)
@@ -57,7 +56,7 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
         said = f"has opset {version}; {OPSETS[0]} to {OPSETS[-1]} can be quantized"
         raise ModelError(said, where=path, fix="convert it with onnx.version_converter, or export it again")
     refuse_broken(model)
-    name, shape, notes = _fix_input(model, path, size)
+    inputs, notes = _fix_inputs(model, path, size)
     if notes:
         model = check(model, path)
     normalizes = any(node.op_type == "BatchNormalization" for node in model.graph.node)
@@ -66,7 +65,7 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
         model = applied.model
         if applied.replacements:
             notes = (*notes, f"{fold.name}: {len(applied.replacements)} place{'s' * (len(applied.replacements) > 1)}")
-    return Prepared(model, name, shape, notes)
+    return Prepared(model, inputs, notes)
 
 
 def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:
@@ -88,16 +87,28 @@ def refuse_broken(model: onnx.ModelProto) -> None:
             raise ModelError(what, where=f"{tensor.name} of {user}", fix="check the checkpoint it was exported from")
 
 
-def _fix_input(
+def _fix_inputs(
     model: onnx.ModelProto, path: Path, size: tuple[int, int] | None
-) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    """Name and shape of the only input, made fixed in place, and what was changed."""
-    constants = {i.name for i in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in constants]
-    if len(inputs) != 1:
-        names = ", ".join(i.name for i in inputs)
-        raise ModelError(f"has {len(inputs)} inputs, {names}; calibration feeds one", where=path, fix="split it")
-    (given,) = inputs
+) -> tuple[Mapping[str, tuple[int, ...]], tuple[str, ...]]:
+    """Names and shapes of the inputs, made fixed in place, and what was changed."""
+    constants, read = {i.name for i in model.graph.initializer}, {name for n in model.graph.node for name in n.input}
+    given = [i for i in model.graph.input if i.name not in constants]
+    if not given:
+        raise ModelError("has no input", where=path, fix="export it with the image as an input")
+    shapes, notes = {}, []
+    for value in given:
+        if value.name not in read:
+            raise ModelError("no operator reads this input", where=value.name, fix="export the model without it")
+        wanted, changed = _fix_input(value, size)
+        shapes[value.name] = tuple(wanted)
+        notes += [f"input {value.name} was fixed to {wanted}"] if changed else []
+    if notes:
+        _forget_shapes(model)
+    return shapes, tuple(notes)
+
+
+def _fix_input(given: onnx.ValueInfoProto, size: tuple[int, int] | None) -> tuple[list[int], bool]:
+    """The shape of one input, made fixed in place, and whether it was not."""
     kind = given.type.tensor_type
     if kind.elem_type != onnx.TensorProto.FLOAT:
         dtype = onnx.helper.tensor_dtype_to_string(kind.elem_type).removeprefix("TensorProto.").lower()
@@ -109,12 +120,9 @@ def _fix_input(
         raise ModelError(
             f"its input has open dimensions: {shown}", where=given.name, fix="fix them: --size WIDTHxHEIGHT"
         )
-    if sizes == wanted:
-        return given.name, tuple(wanted), ()
     for dimension, value in zip(kind.shape.dim, wanted, strict=True):
         dimension.dim_value = value
-    _forget_shapes(model)
-    return given.name, tuple(wanted), (f"input {given.name} was fixed to {wanted}",)
+    return wanted, sizes != wanted
 
 
 def _filled(sizes: Sequence[int], size: tuple[int, int] | None) -> list[int]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -77,7 +78,8 @@ def quantize(
             low, high = ranges[name]
             ranges[name] = min(low, 0.0), max(high, min(low, 0.0) + least)
     encoded = _encode(graph, groups, ranges, scheme, types)
-    first = Encodings(encoded, {}, converted(graph, encoded, scheme))
+    narrow = {t.name: _range(graph, t, histograms[t.name], scheme, choose, "int8") for t in wanted}
+    first = Encodings(encoded, {}, converted(graph, encoded, scheme, narrow))
     found = replace(first, weights=weights.encode(graph, first, scheme, mse_weights))
     return found if scheme.contract is None else align(graph, found, scheme.contract)
 
@@ -115,9 +117,15 @@ def _types(groups: Iterable[Sequence[str]], scheme: Scheme, choose: Choosing) ->
 
 
 def converted(
-    graph: Graph, encoded: Mapping[str, ActivationEncoding], scheme: Scheme
+    graph: Graph,
+    encoded: Mapping[str, ActivationEncoding],
+    scheme: Scheme,
+    narrow: Mapping[str, Range] = MappingProxyType({}),
 ) -> Mapping[str, ActivationEncoding]:
-    """How operators of the other type read an activation: int8 as int16 exactly, int16 as int8 over its range."""
+    """How operators of the other type read an activation: int8 as int16 exactly, int16 as int8 over a range.
+
+    That range is what ``narrow`` has for it, by name; else all that int16 holds.
+    """
     found: dict[str, ActivationEncoding] = {}
     for node in graph.nodes:
         kind = computed_in(graph, node, encoded)
@@ -125,8 +133,12 @@ def converted(
             own = encoded.get(tensor.name)
             if own is None or kind is None or own.dtype == kind:
                 continue
-            finer = (own.scale / 128, 0) if kind == "int16" else scheme.activation(own.low, own.high)
-            found[tensor.name] = ActivationEncoding(own.low, own.high, *finer, kind)
+            if kind == "int16":
+                low, high, step = own.low, own.high, (own.scale / 128, 0)
+            else:
+                low, high = narrow.get(tensor.name, (own.low, own.high))
+                step = scheme.activation(low, high)
+            found[tensor.name] = ActivationEncoding(low, high, *step, kind)
     return found
 
 

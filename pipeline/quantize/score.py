@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.parts import parts
+from pipeline.quantize.samples import Sample
 
 LIMIT_DB = 200.0
 """A tensor without any error has this ratio, so that it is a number in JSON too."""
@@ -86,7 +87,7 @@ class Score:
         return {"sqnr_db": self.sqnr_db, **outputs, **parts}
 
 
-def score(engine: Engine, images: Iterable[Real], wanted: Sequence[Mapping[str, Real]]) -> Score:
+def score(engine: Engine, images: Iterable[Sample], wanted: Sequence[Mapping[str, Real]]) -> Score:
     """The score of ``engine`` on ``images``, whose float outputs are ``wanted``, by name, one mapping per image."""
     names = engine.graph.output_names
     places = {

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from pipeline.progress import counted
 from pipeline.quantize.calibrate import channel_axis
 from pipeline.quantize.engine import Engine, Real
+from pipeline.quantize.samples import Sample
 from pipeline.quantize.score import Noise, decibels
 from pipeline.quantize.walk import Step, walk
 from pipeline.workspace import Progress, Quiet
+from runtime.tensors import TensorSpec
 
 WORST_CHANNELS = 3
 DIVERGES_DB = 20.0
@@ -34,7 +36,8 @@ class Sensitivity:
         cosine: cosine similarity of the first kind, 1 is best.
         largest: largest absolute difference.
         scale: real value of one int8 step; 0 when it is not quantized.
-        saturated: share of values at an end of the range.
+        dtype: of its values on the device: ``int8``, ``int16``, ``float32`` where it is not quantized.
+        saturated: share of values that lie more than half a step beyond an end of the range.
         low, high: what the float model computed.
         channels: the channels that lose most, with their signal to noise.
     """
@@ -49,6 +52,7 @@ class Sensitivity:
     cosine: float
     largest: float
     scale: float
+    dtype: str
     saturated: float
     low: float
     high: float
@@ -56,7 +60,7 @@ class Sensitivity:
 
 
 def sensitivities(
-    engine: Engine, model: onnx.ModelProto, images: Sequence[Real], progress: Progress | None = None
+    engine: Engine, model: onnx.ModelProto, images: Sequence[Sample], progress: Progress | None = None
 ) -> tuple[Sensitivity, ...]:
     """One row for each output of each unit of ``engine``, in execution order.
 
@@ -87,9 +91,7 @@ def _row(step: Step, wire: str, name: str, isolated: Sequence[Mapping[str, NDArr
         real, found = reals[name], step.engine.real(wire, result)
         together.add(real, found)
         low, high = min(low, float(real.min())), max(high, float(real.max()))
-        if spec.scale is not None:
-            limits = np.iinfo(spec.dtype)
-            ends += int(np.isin(result[wire], (limits.min, limits.max)).sum())
+        ends += _beyond(real, spec)
         values += real.size
         if axis is not None:
             per_channel.append(_by_channel(real, found, axis))
@@ -98,8 +100,17 @@ def _row(step: Step, wire: str, name: str, isolated: Sequence[Mapping[str, NDArr
     return Sensitivity(
         step.unit.nodes[0].name, step.unit.nodes[0].op, name, step.unit.device, step.unit.reasons,
         together.sqnr_db, apart.sqnr_db, together.cosine, together.largest, spec.scale or 0.0,
-        ends / max(values, 1), low, high, _worst(per_channel),
+        spec.dtype, ends / max(values, 1), low, high, _worst(per_channel),
     )  # fmt: skip
+
+
+def _beyond(real: Real, spec: TensorSpec) -> int:
+    """How many of the values ``real`` the integers of ``spec`` cannot reach within half a step."""
+    if spec.scale is None or spec.zero_point is None:
+        return 0
+    limits = np.iinfo(spec.dtype)
+    low, high = (spec.scale * (end + half - spec.zero_point) for end, half in ((limits.min, -0.5), (limits.max, 0.5)))
+    return int(np.count_nonzero((real < low) | (real > high)))
 
 
 def _by_channel(real: Real, found: Real, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -136,20 +147,3 @@ def as_rows(rows: Sequence[Sensitivity]) -> list[Mapping[str, object]]:
 def culprit(rows: Sequence[Sensitivity]) -> Sensitivity | None:
     """The layer that loses most on its own; ``None`` when there is none."""
     return min(rows, key=lambda row: row.alone_db, default=None)
-
-
-def advice(row: Sensitivity) -> tuple[str, str]:
-    """Why a layer loses, as far as its numbers tell, and what to try next."""
-    if row.device == "cpu" and row.reasons:
-        return row.reasons[0], "see what the target can run instead: pipeline targets"
-    if row.low == row.high == 0.0:
-        return "it never fires: all its values are 0", "calibrate with images that it reacts to"
-    if row.saturated > 0.01:
-        share = f"{row.saturated:.1%} of its values lie at an end of its range"
-        return share, f"a wider range for {row.tensor}: overrides in the recipe, range minmax"
-    if row.channels and row.channels[0][1] < row.sqnr_db - 3:
-        worst = ", ".join(f"{c} ({level:.1f} dB)" for c, level in row.channels)
-        return f"its range is shared by channels of unlike size; worst are {worst}", "equalize in the recipe"
-    if row.alone_db > row.sqnr_db + 6:
-        return "the noise comes from the layers before it", "look at the first layer that diverges"
-    return "rounding to 256 levels spreads over all its channels", "rounding: compensated, or int16 where there is any"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.quantize.engine import Real
 from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,24 @@ class Split:
         to_hold_out: places of ``held_out``.
     """
 
-    every: Callable[[], Iterable[Real]]
-    pick: Callable[[Sequence[int]], Sequence[Real]]
+    every: Callable[[], Iterable[Sample]]
+    pick: Callable[[Sequence[int]], Sequence[Sample]]
     to_learn: Sequence[int]
     to_judge: Sequence[int]
     to_hold_out: Sequence[int]
 
     @cached_property
-    def judging(self) -> Sequence[Real]:
+    def judging(self) -> Sequence[Sample]:
         """To decide with; others than those of ``learning``, unless there are too few."""
         return self.pick(self.to_judge)
 
     @cached_property
-    def learning(self) -> Sequence[Real]:
+    def learning(self) -> Sequence[Sample]:
         """To round and correct with."""
         return self.judging if self.to_learn == self.to_judge else self.pick(self.to_learn)
 
     @cached_property
-    def held_out(self) -> Sequence[Real]:
+    def held_out(self) -> Sequence[Sample]:
         """That decided nothing, for the figure that is told; those of ``judging`` where there are too few."""
         return self.judging if self.to_hold_out == self.to_judge else self.pick(self.to_hold_out)
 
@@ -45,8 +45,8 @@ class Split:
 def split(
     count: int,
     recipe: Recipe,
-    every: Callable[[], Iterable[Real]],
-    pick: Callable[[Sequence[int]], Sequence[Real]],
+    every: Callable[[], Iterable[Sample]],
+    pick: Callable[[Sequence[int]], Sequence[Sample]],
 ) -> tuple[Split, tuple[str, ...]]:
     """The images in parts, each spread evenly, up to what ``recipe`` says; and notes.
 

@@ -17,6 +17,7 @@ from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.journal import Journal
 from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.samples import Sample
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.score import Score, score
 from pipeline.quantize.split import Split
@@ -206,7 +207,7 @@ class _Trials:
 
 
 def judged(
-    what: str, engine: Engine, images: Sequence[Real], wanted: Sequence[Mapping[str, Real]], search: Search
+    what: str, engine: Engine, images: Sequence[Sample], wanted: Sequence[Mapping[str, Real]], search: Search
 ) -> Score:
     """The score of ``engine`` on ``images``, which are counted, as ``what``; one that the journal has is taken."""
     known = search.journal.known(what)

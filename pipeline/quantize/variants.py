@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from pipeline.graph.fusion import units
+from pipeline.graph.fusion import fused_outputs, units
 from pipeline.graph.view import Graph, Node, Tensor, view
 from pipeline.graph.weighted import WEIGHTED
 from pipeline.quantize import ptq, weights
@@ -163,3 +163,18 @@ def tail_of(graph: Graph, name: str) -> frozenset[str]:
         if any(before.name in found for before in graph.predecessors(node)):
             found |= unit_of(graph, node.name)
     return frozenset(found)
+
+
+def with_readers(graph: Graph, tensor: str) -> frozenset[str]:
+    """The activation ``tensor`` and what is made of it by the operators that read it, by name.
+
+    An operator computes in the type of its output, so only where that is int16 too do readers see more of ``tensor``.
+    """
+    return frozenset({tensor}).union(*(results_of(graph, n.name) for n in graph.consumers(tensor)))
+
+
+def results_of(graph: Graph, name: str) -> frozenset[str]:
+    """What the operator ``name`` and those that run as one with it give to others, by name."""
+    inside = unit_of(graph, name)
+    made = frozenset(t.name for n in graph.nodes if n.name in inside for t in n.outputs)
+    return made - fused_outputs(graph)

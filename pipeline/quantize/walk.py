@@ -15,6 +15,7 @@ from onnx import helper
 from pipeline.graph.view import Graph, Node, Tensor, view
 from pipeline.quantize.constants import initializers, users
 from pipeline.quantize.engine import Array, Engine, Real, Unit, last_uses, session
+from pipeline.quantize.samples import Sample
 
 
 class Step:
@@ -74,22 +75,21 @@ class Step:
         return {t.wire: values[t.wire] for t in self.unit.piece.outputs}
 
 
-def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Real]) -> Iterator[Step]:
+def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Sample]) -> Iterator[Step]:
     """Every unit of ``engine`` in order; what the user of a step replaces is what later steps see.
 
     Args:
         engine: the quantized model.
         model: the float model that it was made from, whose tensors have the same names.
-        images: float inputs; all are held, with the live tensors of each.
+        images: float inputs, see ``Engine.enter``; all are held, with the live tensors of each.
     """
     graph = view(model)
     nodes, counts = {n.name: n for n in graph.nodes}, users(graph)
     floats = Floats(model, graph)
     kept = {t.wire for t in engine.graph.outputs}
     uses, reads = last_uses([u.piece for u in engine.units], kept), _last_reads(engine, nodes)
-    (given,) = engine.graph.inputs
     integers = [engine.enter(image) for image in images]
-    reals: list[dict[str, Real]] = [{real_name(engine, given): image} for image in images]
+    reals: list[dict[str, Real]] = [_entering(engine, image) for image in images]
     for index, unit in enumerate(engine.units):
         feeds = [{t.wire: values[t.wire] for t in unit.piece.inputs} for values in integers]
         if unit.name not in nodes:  # brings a tensor to another type: nothing that the float model computes
@@ -107,6 +107,11 @@ def walk(engine: Engine, model: onnx.ModelProto, images: Sequence[Real]) -> Iter
                 values.pop(tensor.wire, None)
             for name in reads.get(index, ()):
                 real.pop(name, None)
+
+
+def _entering(engine: Engine, image: Sample) -> dict[str, Real]:
+    given = engine.given(image)
+    return {real_name(engine, t): given[t.name] for t in engine.graph.inputs}
 
 
 def _last_reads(engine: Engine, nodes: Mapping[str, Node]) -> Mapping[int, Sequence[str]]:

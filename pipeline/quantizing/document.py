@@ -4,9 +4,11 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.checking.nouns import NodeCheck
+from pipeline.quantize.advising import Means, advice
 from pipeline.quantize.sensitivity import Sensitivity, culprit, first_divergence
 from pipeline.quantizing import ladder
-from pipeline.quantizing.job import Done
+from pipeline.quantizing.job import Done, conversions
 
 SCHEMA = 1
 
@@ -43,15 +45,18 @@ def document(done: Done, gates: tuple[str, ...]) -> dict[str, Any]:
         "trials": [asdict(trial) for trial in done.trials],
         "untried": list(done.untried),
         "ladder": None if done.ladder is None else ladder.document(done.ladder),
-        "layers": [_layer(row, prices[row.node].device, prices[row.node].ms) for row in done.layers],
+        "plot": None if done.plot is None else done.plot.as_posix(),
+        "layers": [_layer(row, prices[row.node], done.means) for row in done.layers],
+        "conversions": [{"node": n.name, "device": n.device, "ms": n.ms} for n in conversions(done)],
         "notes": list(done.notes),
         "gates_missed": list(gates),
         "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
     }
 
 
-def _layer(row: Sensitivity, placed: str, ms: float | None) -> dict[str, Any]:
+def _layer(row: Sensitivity, placed: NodeCheck, means: Means) -> dict[str, Any]:
     values = asdict(row)
     values["engine"] = values.pop("device")
     values["channels"] = [{"channel": c, "sqnr_db": db} for c, db in row.channels]
-    return {**values, "device": placed, "ms": ms}
+    why, fix = advice(row, means)
+    return {**values, "device": placed.device, "ms": placed.ms, "why": why, "next": fix}

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from pipeline.checking.check import Demands, check
-from pipeline.checking.nouns import Check
+from pipeline.checking.nouns import Check, NodeCheck
 from pipeline.cost import hosts
 from pipeline.errors import ModelError
 from pipeline.files import write_atomically
@@ -16,24 +16,29 @@ from pipeline.graph.files import read
 from pipeline.graph.model import check as checked
 from pipeline.graph.view import view
 from pipeline.progress import counted
-from pipeline.quantize import aimet, encodings, findings, trials
+from pipeline.quantize import aimet, encodings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
+from pipeline.quantize.advising import Means, advice
 from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import Calibration, Tap
 from pipeline.quantize.calibrated import calibrated
 from pipeline.quantize.engine import Engine
-from pipeline.quantize.images import Images, Preparation, Watched
+from pipeline.quantize.images import Preparation, Watched
 from pipeline.quantize.journal import Journal, key_of
 from pipeline.quantize.prepare import Prepared, prepare
 from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Calibrated, Recipe
+from pipeline.quantize.records import opened
 from pipeline.quantize.score import Score, score
-from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitivities
+from pipeline.quantize.sensitivity import Sensitivity, culprit, sensitivities
 from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
+from pipeline.quantizing import notes, rungs
 from pipeline.quantizing.ladder import Ground, Ladder, climb, kept
+from pipeline.quantizing.pareto import as_row
 from pipeline.quantizing.price import pricer
+from pipeline.report.results import LadderPoint
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 
@@ -94,6 +99,11 @@ class Order:
         """Where the float model goes that exported encodings are of."""
         return (self.export or self.out).with_suffix(".float.onnx")
 
+    @property
+    def plot_out(self) -> Path:
+        """Where the picture of a ladder goes."""
+        return self.out.with_suffix(".ladder.svg")
+
 
 @dataclass(frozen=True)
 class Done:
@@ -109,7 +119,9 @@ class Done:
             the floor too; ranges were taken from them in any case.
         layers: what each loses.
         ladder: what was climbed, ``None`` without one.
+        plot: the picture of it, ``None`` without one, as where no time is known.
         placed: where the target runs each operator, and at what price.
+        means: what there is against what layers lose.
         notes: what was changed, left out or looks odd, each a sentence.
         seconds: of reading, ``calibrating``, ``quantizing`` and ``judging``.
     """
@@ -122,7 +134,9 @@ class Done:
     held_out: bool
     layers: tuple[Sensitivity, ...]
     ladder: Ladder | None
+    plot: Path | None
     placed: Check
+    means: Means
     notes: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -177,14 +191,16 @@ def run(order: Order, progress: Progress) -> Done:
     if order.export is not None:
         _write(order.export, aimet.text(state.encodings).encode())
         _write(order.float_out, state.model.SerializeToString(deterministic=True))
+    plot = None if made.ladder is None else _plotted(order, made.ladder)
     if not made.untried:
         made.search.journal.finish()
     left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
-    notes = (*made.notes, *left_out, *_fallbacks(engine), *_findings(made.prepared, made.calibration, state))
+    odd = (*notes.fallbacks(engine), *notes.oddities(made.prepared, made.calibration, state))
+    means = _means(order, state, climbed=made.ladder is not None)
     apart = made.ladder is None and (parts.held_out is not parts.judging or not order.recipe.judged)
     return Done(
-        order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder,
-        _placed(order, made.written), notes, clock.laps,
+        order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder, plot,
+        _placed(order, made.written), means, (*made.notes, *left_out, *odd), clock.laps,
     )  # fmt: skip
 
 
@@ -198,7 +214,7 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
         ConfigError: an override of the recipe matches nothing.
     """
     prepared = prepare(order.model, order.size)
-    images = Images(order.calibration, prepared.shape, order.preparation, order.images)
+    images = opened(order.calibration, prepared.inputs, order.preparation, order.images)
     clock.lap("reading")
     histograms = order.recipe.needs_histograms or order.floor is not None
     watched = Watched(images, images.source)
@@ -209,12 +225,14 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     )
     journal = Journal(order.journal, key_of(prepared.model, seen.digest, order.recipe, order.target))
     search = Search(journal, Budget(order.budget), progress)
+    if order.encodings is None and (order.recipe.judged or order.floor is not None):
+        notes.before(prepared, calibration, order.recipe, order.target, progress)
     found = _quantize(order, prepared, calibration, parts, search)
     ladder = None if order.floor is None else _climbed(order, order.floor, prepared, calibration, parts, search, found)
     written = _written(order.out, found.state if ladder is None else ladder.state)
     clock.lap("quantizing")
-    notes = (*prepared.notes, *split_notes)
-    return Quantized(prepared, calibration, seen, parts, search, found, ladder, written, notes)
+    said = (*prepared.notes, *split_notes)
+    return Quantized(prepared, calibration, seen, parts, search, found, ladder, written, said)
 
 
 def _climbed(
@@ -262,6 +280,23 @@ def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, o
     _write(order.recipe_out, recipes.dump(saved).encode())
 
 
+def _plotted(order: Order, ladder: Ladder) -> Path | None:
+    """Draw ``ladder`` beside the quantized file; ``None`` when no time is known, so that there is nothing to draw."""
+    if all(point.price.ms is None for point in ladder.points):
+        return None
+    from pipeline.report import charts, drawing  # noqa: PLC0415 (imports matplotlib)
+
+    points = [LadderPoint.model_validate(as_row(point)) for point in ladder.points]
+    _write(order.plot_out, drawing.alone(charts.ladder(points, order.floor)).encode())
+    return order.plot_out
+
+
+def conversions(done: Done) -> Sequence[NodeCheck]:
+    """What brings a tensor from one type to another: operators of the written file that the float model has not."""
+    known = {row.node for row in done.layers}
+    return [node for node in done.placed.nodes if node.op == "QuantizeLinear" and node.name not in known]
+
+
 def missed(done: Done, min_sqnr: float | None) -> tuple[str, ...]:
     """The gate, with the layer, the reason and what to try next, if the outputs have less than ``min_sqnr`` dB."""
     if min_sqnr is None or done.score.sqnr_db >= min_sqnr:
@@ -269,7 +304,7 @@ def missed(done: Done, min_sqnr: float | None) -> tuple[str, ...]:
     worst = culprit(done.layers)
     because = ""
     if worst is not None:
-        why, fix = advice(worst)
+        why, fix = advice(worst, done.means)
         because = f"; {worst.node} ({worst.op}) loses most, {worst.alone_db:.1f} dB alone: {why}; next: {fix}"
     return (f"the outputs have {done.score.sqnr_db:.2f} dB, the floor is {min_sqnr:g} dB{because}",)
 
@@ -301,22 +336,15 @@ def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts:
     return trials.Found(state, (), (), None)
 
 
-def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:
-    """What is odd about the weights, the activations and what was made of them."""
-    graph = view(prepared.model)
-    own = findings.of_encodings(view(state.model), state.encodings)
-    return (*findings.of_weights(graph), *own, *findings.of_statistics(graph, calibration))
-
-
-def _fallbacks(engine: Engine) -> Sequence[str]:
-    """Operators that the engine has no integer form of."""
-    return [f"{unit.name} has no integer form here: {unit.reasons[0]}" for unit in engine.units if unit.reasons]
-
-
 def _placed(order: Order, model: onnx.ModelProto) -> Check:
     """Where the target runs what was written, with the prices of its own host."""
     host = hosts.named(order.target.host)
     return check(str(order.out), view(model), order.target, host, Demands(prices=False))
+
+
+def _means(order: Order, state: trials.State, *, climbed: bool) -> Means:
+    scheme = schemes.of(order.target, order.recipe.power_of_two)
+    return rungs.means(order.target, scheme, state, order.recipe, climbed)
 
 
 def _write(path: Path, data: bytes) -> None:

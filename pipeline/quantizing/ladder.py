@@ -2,41 +2,35 @@
 
 Better ranges, then recovery, which cost nothing on the device; then layer by layer a weight scale per channel on the
 host where the NPU takes none, int16 activations where its contract has them, and last real numbers on the host. Within
-a rung the layers that lose most alone are tried one at a time, ranked by the decibels that each gains per millisecond
-that it adds, crossings included, and added up in that order until the floor is reached.
+a rung the layers that lose most alone are tried one at a time. The fastest that reaches the floor by itself is taken;
+where none does, they are added up until it is reached, in the order of the decibels that each gains per millisecond
+that it adds, crossings included.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
 
-from pipeline.graph.view import Node, view
-from pipeline.graph.weighted import channel_axis
 from pipeline.quantize import trials
 from pipeline.quantize.calibrate import Calibration, Tap
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.recipe import PRESETS, Recipe
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.score import Score
-from pipeline.quantize.sensitivity import Sensitivity, sensitivities
+from pipeline.quantize.sensitivity import sensitivities
 from pipeline.quantize.split import Split
 from pipeline.quantize.trials import Found, Search, State, Trial
-from pipeline.quantize.variants import Variant, tail_of, unit_of, varied
-from pipeline.quantize.weights import has_weight
+from pipeline.quantize.variants import Variant, varied
 from pipeline.quantizing.pareto import Point, as_row, marked
 from pipeline.quantizing.price import Price, Pricer
+from pipeline.quantizing.rungs import RUNGS, Offer
 from pipeline.targets.profile import Target
 
 SCHEMA = 1
-
-MOST_LAYERS = 6
-"""Layers of a rung that are tried, those that lose most alone."""
-
-MOST_TAILS = 2
-"""Of these, from how many on everything is also tried on the host, which crosses once and not back."""
 
 LAYER_IMAGES = 4
 """Images by which layers are put in order; all are in memory at once."""
@@ -194,7 +188,7 @@ def climb(ground: Ground, asked: Found) -> Ladder:
         if not climbing.done:
             _again(climbing, rung, recipe)
     for name, layered in RUNGS.items():
-        if climbing.done or not layered.able(ground, climbing.state):
+        if climbing.done or not layered.able(ground.target, ground.scheme, climbing.state):
             continue
         if ground.search.budget.spent:
             climbing.untried.append(name)
@@ -236,7 +230,7 @@ def _again(climbing: _Climb, rung: str, recipe: Recipe) -> None:
         climbing.keep(scored, found.state)
 
 
-def _layers(climbing: _Climb, rung: str, offered: "Offer") -> None:
+def _layers(climbing: _Climb, rung: str, offered: Offer) -> None:
     """Try what is ``offered`` of each layer apart, then add up what gains, best first, until the floor is reached."""
     ground, base = climbing.ground, climbing.state
     rows = sensitivities(
@@ -246,20 +240,30 @@ def _layers(climbing: _Climb, rung: str, offered: "Offer") -> None:
         ground.search.progress,
     )
     tried: list[tuple[Scored, Variant]] = []
-    for what, variant in offered(ground, base, sorted(rows, key=lambda row: row.alone_db)):
+    seen = [base.encodings]
+    for what, variant in offered(ground.target, ground.scheme, base, sorted(rows, key=lambda row: row.alone_db)):
         if ground.search.budget.spent:
             climbing.untried.append(f"{rung}: {what}")
-        else:
-            state = varied(base, variant, ground.scheme)
+            continue
+        state = varied(base, variant, ground.scheme)
+        if state.encodings not in seen:  # what shares a scale is changed together, by whichever name
+            seen.append(state.encodings)
             tried.append((climbing.step(rung, what, _changed(variant), state), variant))
     stood, together = "", Variant()
-    for scored, variant in sorted(tried, key=lambda each: each[0][0].worth, reverse=True):
+    for scored, variant in sorted(tried, key=lambda each: _order(ground, *each[0]), reverse=True):
         joined = together | variant
         if climbing.done or scored[0].gain_db <= 0 or joined == together:
             continue
-        what = f"{stood} + {scored[0].what}" if stood else scored[0].what
+        what = scored[0].what if joined == variant else f"{stood} + {scored[0].what}"
         if _added(climbing, what, varied(base, joined, ground.scheme), joined, scored):
             stood, together = what, joined
+
+
+def _order(ground: Ground, point: Point, found: Score) -> tuple[bool, float, tuple[float, int, float]]:
+    """Those that reach the floor alone come first, the fastest of them before all; the others by their worth."""
+    reaches = ground.enough(found.sqnr_db, None)
+    time_ms = math.inf if point.price.ms is None else point.price.ms
+    return reaches, -time_ms if reaches else 0.0, point.worth
 
 
 def _changed(variant: Variant) -> Sequence[str]:
@@ -274,86 +278,7 @@ def _added(climbing: _Climb, what: str, state: State, joined: Variant, scored: S
             climbing.untried.append(f"{scored[0].rung}: {what}")
             return False
         scored = climbing.step(scored[0].rung, what, _changed(joined), state)
-    if scored[0].gain_db <= 0:
+    if scored[1].sqnr_db <= climbing.score.sqnr_db:
         return False
     climbing.keep(scored, state)
     return True
-
-
-Offer = Callable[[Ground, State, Sequence[Sensitivity]], Sequence[tuple[str, Variant]]]
-"""What a rung offers of layers, those that lose most alone first."""
-
-
-def _weighted(state: State) -> Mapping[str, Node]:
-    """The operators with quantized weights, by name."""
-    nodes = [n for n in view(state.model).nodes if has_weight(n, state.encodings.activations)]
-    return {n.name: n for n in nodes if n.required(1).name in state.encodings.weights}
-
-
-def _losing(state: State, rows: Sequence[Sensitivity]) -> Sequence[Node]:
-    """The operators with quantized weights among ``rows``, as many as are tried."""
-    nodes = _weighted(state)
-    return [nodes[row.node] for row in rows if row.node in nodes][:MOST_LAYERS]
-
-
-def _coarse(ground: Ground, state: State, nodes: Iterable[Node]) -> Sequence[Node]:
-    """Those of ``nodes`` that have one weight scale by a rule of their NPU."""
-    rules = {op: known.rules for op, known in ground.target.operators.items()}
-    return [
-        node
-        for node in nodes
-        if state.encodings.weights[node.required(1).name].axis is None
-        and channel_axis(node) is not None
-        and any(use.rule == "per_tensor_weights" for use in (*ground.target.rules, *rules.get(node.op, ())))
-    ]
-
-
-def per_channel(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
-    """A weight scale per channel, for operators whose NPU has a rule against it; the host computes these in int8."""
-    nodes = _coarse(ground, state, _losing(state, rows))
-    return [(node.name, Variant(per_channel=frozenset({node.name}))) for node in nodes]
-
-
-def _narrow(ground: Ground, state: State) -> frozenset[str]:
-    """The activations that could have int16."""
-    names = [name for name, e in state.encodings.activations.items() if e.dtype != "int16"]
-    return frozenset(names if "int16" in ground.scheme.types else ())
-
-
-def int16(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
-    """Int16 activations where the contract has them: what one layer gives, and all of them."""
-    narrow = _narrow(ground, state)
-    if not narrow:
-        return []
-    chosen = [row for row in rows if row.tensor in narrow][:MOST_LAYERS]
-    alone = [(row.node, Variant(wide=frozenset({row.tensor}))) for row in chosen]
-    return [*alone, ("every layer", Variant(wide=narrow))]
-
-
-def on_host(ground: Ground, state: State, rows: Sequence[Sensitivity]) -> Sequence[tuple[str, Variant]]:
-    """Real numbers on the host: of one layer, and from there on to the end."""
-    graph, nodes = view(state.model), _losing(state, rows)
-    alone = [(node.name, Variant(floats=unit_of(graph, node.name))) for node in nodes]
-    tails = [(f"{n.name} and all after it", Variant(floats=tail_of(graph, n.name))) for n in nodes[:MOST_TAILS]]
-    return [*alone, *tails]
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A rung that changes layers.
-
-    Attributes:
-        able: whether it offers any layer anything, before it is known what each loses.
-        offer: what it offers.
-    """
-
-    able: Callable[[Ground, State], bool]
-    offer: Offer
-
-
-RUNGS: Mapping[str, Rung] = {
-    "per channel": Rung(lambda on, state: bool(_coarse(on, state, _weighted(state).values())), per_channel),
-    "int16": Rung(lambda on, state: bool(_narrow(on, state)), int16),
-    "cpu": Rung(lambda on, state: bool(_weighted(state)), on_host),
-}
-"""The rungs that change layers, in order."""

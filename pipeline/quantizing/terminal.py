@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from pipeline.checking.nouns import NodeCheck
 from pipeline.errors import ModelError
-from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, first_divergence
-from pipeline.quantizing.job import Done
-from pipeline.report.formats import plain
+from pipeline.quantize.advising import advice
+from pipeline.quantize.sensitivity import Sensitivity, culprit, first_divergence
+from pipeline.quantizing.job import Done, conversions
+from pipeline.report.formats import MISSING, milliseconds, plain, plural, size
 from runtime.text import printable
 
 MOST = 12
@@ -53,16 +55,21 @@ def _layers(done: Done, every: bool) -> Iterator[str]:
     prices = {node.name: node for node in done.placed.nodes}
     width = max((len(row.node) for row in shown), default=0)
     yield (
-        f"{'layer':<{width}}  {'type':<18} {'on':<3} {'ms':>8} {'alone dB':>8} {'so far dB':>9} {'cosine':>8}"
+        f"{'layer':<{width}}  {'type':<18} {'on':<3} {'as':<7} {'ms':>8} {'alone dB':>8} {'so far dB':>9} {'cosine':>8}"
         "  worst channels (dB)"
     )
     for row in shown:
         price = prices[row.node]
         worst = ", ".join(f"{c} ({db:.0f})" for c, db in row.channels)
         figures = f"{plain(price.ms):>8} {row.alone_db:>8.1f} {row.sqnr_db:>9.1f} {row.cosine:>8.5f}"
-        yield f"{row.node:<{width}}  {row.op:<18} {price.device:<3} {figures}  {worst}"
+        yield f"{row.node:<{width}}  {row.op:<18} {price.device:<3} {row.dtype:<7} {figures}  {worst}"
     if len(shown) < len(rows):
         yield f"{len(rows) - len(shown)} layers that lose less are not shown; --layers shows all"
+    turns = conversions(done)
+    if turns:
+        known = [node.ms for node in turns if node.ms is not None]
+        total = plain(sum(known)) if len(known) == len(turns) else MISSING
+        yield f"{plural(len(turns), 'conversion')} between types: {total} ms (estimated)"
 
 
 def _parts(done: Done, output: str) -> str:
@@ -79,7 +86,7 @@ def _verdict(done: Done) -> Iterator[str]:
     if first is not None:
         yield f"first to diverge: {first.node} ({first.op}), {first.sqnr_db:.1f} dB"
     if worst is not None:
-        why, fix = advice(worst)
+        why, fix = advice(worst, done.means)
         yield f"loses most alone: {worst.node} ({worst.op}), {worst.alone_db:.1f} dB: {why}; next: {fix}"
 
 
@@ -93,7 +100,8 @@ def _notes(done: Done, gates: Sequence[str]) -> Iterator[str]:
 def _files(done: Done) -> Iterator[str]:
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in done.seconds.items())
     yield f"{spent}; {done.calibrated.images} calibration images, {done.calibrated.digest[:12]}"
-    yield f"wrote {done.order.out}, {done.order.encodings_out.name}, {done.order.recipe_out.name}"
+    plot = "" if done.plot is None else f", {done.plot.name}"
+    yield f"wrote {done.order.out}, {done.order.encodings_out.name}, {done.order.recipe_out.name}{plot}"
     if done.order.export is not None:
         yield f"wrote {done.order.export} for AIMET, and {done.order.float_out.name}, the float model that it is of"
 
@@ -110,15 +118,30 @@ def explain(done: Done, layer: str) -> str:
 
 def _explained(done: Done, row: Sensitivity) -> Iterator[str]:
     price = next(node for node in done.placed.nodes if node.name == row.node)
-    why, fix = advice(row)
+    why, fix = advice(row, done.means)
     yield f"{row.node} ({row.op}) gives {row.tensor}"
-    yield f"  range       float {row.low:.6g} to {row.high:.6g}; one step is {row.scale:.6g}"
+    yield f"  range       float {row.low:.6g} to {row.high:.6g}; {_step(row)}"
     yield f"  alone       {row.alone_db:.1f} dB, from the float model's inputs"
     yield f"  so far      {row.sqnr_db:.1f} dB, cosine {row.cosine:.6f}, largest difference {row.largest:.4g}"
-    yield f"  saturated   {row.saturated:.2%} of its values are at an end of the range"
+    yield f"  saturated   {row.saturated:.2%} of its values are beyond an end of the range"
     for channel, level in row.channels:
         yield f"  channel     {channel}: {level:.1f} dB"
     reasons = f": {'; '.join(price.reasons)}" if price.reasons else ""
-    yield f"  target      on the {price.device.upper()}, {plain(price.ms)} ms{reasons}"
+    yield f"  placement   on the {price.device.upper()} of {done.order.target.name}{reasons}"
+    yield f"  cost        {_cost(done, price)}"
     yield f"  why         {why}"
     yield f"  next        {fix}"
+
+
+def _step(row: Sensitivity) -> str:
+    return f"one step of {row.dtype} is {row.scale:.6g}" if row.scale else f"{row.dtype}, not quantized"
+
+
+def _cost(done: Done, price: NodeCheck) -> str:
+    """What a layer costs where it runs, estimated, beside the whole."""
+    whole = done.placed.totals.ms
+    share = f" of {milliseconds(whole)} in all" if whole is not None else ""
+    energy = "" if price.mj is None else f", {plain(price.mj)} mJ"
+    macs = f"{price.macs / 1e6:.4g} million MACs, " if price.macs else ""
+    work = f"{macs}{size(price.bytes)} moved, bound by {price.bound}"
+    return f"{milliseconds(price.ms)}{share}, estimated{energy}; {work}"

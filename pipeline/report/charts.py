@@ -1,11 +1,12 @@
 """The charts of a run's report, as inline SVG."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from pipeline.report.drawing import FIRST, INK, SECOND, blank, legend, style, svg
 from pipeline.report.formats import decibel
@@ -93,24 +94,44 @@ def noise(rows: Sequence[LayerError]) -> str:
         return svg(figure, "Signal to quantization noise of each layer, in execution order")
 
 
-def ladder(points: Sequence[LadderPoint]) -> str:
-    """Signal to noise against estimated milliseconds of every quantization; the Pareto front is a line."""
-    known = [(point, point.ms) for point in points if point.ms is not None]
-    front = sorted((ms, point.sqnr_db) for point, ms in known if point.front)
+RUNGS: Mapping[str, str] = MappingProxyType({"int8": "o", "per channel": "s", "int16": "^", "cpu": "X"})
+"""What quantizations of the ladder are drawn as, by rung; ``int8`` is each that changes no layer's type or place."""
+_FAR = 4.0
+"""Times that the slowest takes longer than the fastest from which on the axis of time is logarithmic."""
+
+
+def ladder(points: Sequence[LadderPoint], floor: float | None = None) -> str:
+    """Signal to noise against estimated milliseconds of every quantization; the Pareto front is a line.
+
+    ``floor``: the dB to be reached, where the ladder went by them. Raises ``ValueError`` when no time is known.
+    """
+    known = [(point.ms, point) for point in points if point.ms is not None]
+    if not known:
+        raise ValueError("no point of the ladder has a known time")
+    front = sorted((ms, point.sqnr_db) for ms, point in known if point.front)
     with style("ladder"):
-        figure, axes = blank(7.2, 3.0)
-        axes.step(*zip(*front, strict=True), where="post", color=INK, linewidth=1.2)
-        for chosen, marker, colour, name in (
-            ([(ms, p.sqnr_db) for p, ms in known if not p.kept], "o", FIRST, "tried"),
-            ([(ms, p.sqnr_db) for p, ms in known if p.kept], "D", SECOND, "kept"),
-        ):
-            if chosen:
-                axes.plot(*zip(*chosen, strict=True), marker, color=colour, markersize=5, label=name)
-        axes.margins(0.08, 0.12)
+        figure, axes = blank(7.2, 3.2, left=0.6)
+        axes.step(*zip(*front, strict=True), where="post", color=INK, linewidth=1.2, label="Pareto front")
+        if floor is not None:
+            axes.axhline(floor, color=INK, linewidth=1, linestyle=":", label=f"floor, {floor:g} dB")
+        for rung, marker in RUNGS.items():
+            own = [(ms, point) for ms, point in known if (point.rung if point.rung in RUNGS else "int8") == rung]
+            for ms, point in own:
+                axes.plot(ms, point.sqnr_db, marker, color=SECOND if point.kept else FIRST, markersize=5.5)
+            if own:
+                axes.plot([], [], marker, color=FIRST, markersize=5.5, label=rung)
+        axes.plot([], [], "o", color=SECOND, markersize=5.5, label="kept")
+        if max(ms for ms, _ in known) > _FAR * min(ms for ms, _ in known) > 0:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.margins(0.05, 0.12)
         axes.set(xlabel="ms of one inference, estimated", ylabel="SQNR, dB")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid()
-        axes.tick_params(length=0)
-        legend(axes)
+        axes.tick_params(length=0, which="both")
+        legend(axes, columns=9)
         return svg(figure, "Signal to noise against estimated time of every quantization that was tried")
 
 

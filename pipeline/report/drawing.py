@@ -54,9 +54,10 @@ def blank(width: float, height: float, left: float = 0.5) -> tuple[Figure, Axes]
     return figure, figure.add_axes(room)
 
 
-def legend(axes: Axes) -> None:
-    """Name what is drawn, above the chart at its right."""
-    axes.legend(frameon=False, loc="lower right", ncols=2, bbox_to_anchor=(1, 1), borderaxespad=0.2, handlelength=1.4)
+def legend(axes: Axes, columns: int = 2) -> None:
+    """Name what is drawn, above the chart at its right, at most so many names in a row."""
+    room = {"borderaxespad": 0.2, "handlelength": 1.4, "columnspacing": 1.2}
+    axes.legend(frameon=False, loc="lower right", ncols=columns, bbox_to_anchor=(1, 1), **room)
 
 
 def svg(figure: Figure, label: str) -> str:

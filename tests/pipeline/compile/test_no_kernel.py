@@ -184,6 +184,7 @@ def test_an_accumulator_that_could_overflow_falls_back():
     lossy, _ = quantized(floating, images((1, taps), low=0.0))
 
     reason = str(no_kernel(view(lossy).nodes[0]))
-    assert reason == f"the simulated NPU's MatMul has an int32 accumulator, this one may reach {127 * 255 * taps}"
+    said = f"the simulated NPU's MatMul has an int32 accumulator, this one may reach {127 * 255 * taps}; sum fewer"
+    assert reason.startswith(said)
     shorter = model("g (float[1,60000] x) => (float[1,1] y) { y = MatMul (x, w) }", w=np.ones((60_000, 1), np.float32))
     assert no_kernel(view(quantized(shorter, images((1, 60_000), low=0.0))[0]).nodes[0]) is None

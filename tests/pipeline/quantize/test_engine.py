@@ -3,16 +3,20 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 from enginenets import SHAPE, engine, lossy, net, wanted
 from smallmodels import images, model, program, quantized, run_onnx, target
 
 from pipeline.graph.view import view
 from pipeline.quantize import qdq
+from pipeline.quantize.advising import Means, advice
+from pipeline.quantize.constants import copied
 from pipeline.quantize.encodings import ActivationEncoding, Encodings
 from pipeline.quantize.engine import Engine
+from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.score import LIMIT_DB, Noise, score
-from pipeline.quantize.sensitivity import advice, as_rows, culprit, first_divergence, sensitivities, worst
+from pipeline.quantize.sensitivity import as_rows, culprit, first_divergence, sensitivities, worst
 from pipeline.quantize.walk import walk
 from runtime.npu.device import Device
 
@@ -43,6 +47,7 @@ def test_sensitivity_of_each_layer():
     floating, seen = net(), images(SHAPE, count=3, seed=5)
     rows = sensitivities(engine(floating), floating, seen)
     assert [r.tensor for r in rows] == ["b", "d", "e", "f", "p", "q", "y"]
+    assert {r.dtype for r in rows} == {"int8"}
     assert rows[0].alone_db == rows[0].sqnr_db  # nothing is before it but the input, rounded
     assert all(20 < r.sqnr_db <= LIMIT_DB and r.cosine > 0.98 for r in rows)
     assert sum(r.alone_db for r in rows) > sum(r.sqnr_db for r in rows)
@@ -66,9 +71,24 @@ def test_a_spoiled_layer_is_found_where_it_is():
     units = Engine(qdq.insert(floating, Encodings(narrow, spoiled.weights)), target())
     rows = sensitivities(units, floating, images(SHAPE, count=2))
     assert (culprit(rows).tensor, first_divergence(rows).tensor) == ("e", "e")
-    why, fix = advice(culprit(rows))
-    assert "at an end of its range" in why
+    why, fix = advice(culprit(rows), Means("conv-only", frozenset(), frozenset(), Recipe(), climbed=False))
+    assert "beyond an end of its range" in why
     assert "a wider range for e" in fix
+
+
+def test_a_clamp_that_does_its_work_saturates_nothing():
+    """Half of what a Relu gives is 0, an end of its range, and no value is beyond it."""
+    floating, seen = net(), images(SHAPE, count=3, seed=5)
+    rows = sensitivities(engine(floating), floating, seen)
+    exact = run_onnx(tapped_at(floating, "d"), {"x": seen[0]})["d"]
+    assert np.mean(exact == 0) > 0.2
+    assert next(r for r in rows if r.tensor == "d").saturated < 0.01
+
+
+def tapped_at(floating, name):
+    tapped = copied(floating)
+    tapped.graph.output.append(onnx.ValueInfoProto(name=name))
+    return tapped
 
 
 def test_a_change_is_what_later_steps_see():
@@ -95,7 +115,7 @@ def test_a_layer_that_never_fires_is_told():
                      w=np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1), b=np.float32([-9, -9]))  # fmt: skip
     lossy_net, _ = quantized(floating, images((1, 2, 4, 4)))
     rows = sensitivities(Engine(lossy_net, target()), floating, images((1, 2, 4, 4)))
-    assert "never fires" in advice(rows[0])[0]
+    assert "never fires" in advice(rows[0], Means("x", frozenset(), frozenset(), Recipe(), climbed=False))[0]
     assert rows[0].sqnr_db == LIMIT_DB
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from smallmodels import PER_CHANNEL, images, model
+from smallmodels import PER_CHANNEL, images, model, quantized
 
 from pipeline.graph.view import view
 from pipeline.quantize import findings
@@ -10,6 +10,7 @@ from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.encodings import ActivationEncoding, Encodings, WeightEncoding
 from pipeline.quantize.ptq import FLAT_BEYOND, Choosing, quantize
 from pipeline.quantize.scheme import Scheme
+from runtime.npu.contracts import find_contract
 from runtime.npu.requantize import SHIFT_MAX
 
 SHAPE = (1, 2, 4, 4)
@@ -29,7 +30,9 @@ def said(floating):
 
 def test_channels_without_weights():
     floating = model("g (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Conv (x, w) }", w=eye(1, 1e-9))
-    assert findings.of_weights(view(floating)) == ("Conv has 1 of 2 output channels without weights: 1",)
+    assert findings.of_weights(view(floating)) == (
+        "Conv has 1 of 2 output channels without weights: 1; they cost time and tell nothing: prune them",
+    )
     floating = model("g (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Conv (x, w) }", w=eye(1, 0.5))
     assert findings.of_weights(view(floating)) == ()
 
@@ -94,6 +97,16 @@ def test_a_bias_that_leaves_its_weights_few_levels():
     encodings = quantize(view(floating), seen(floating).histograms, Scheme(PER_CHANNEL), Choosing("minmax"))
     (told,) = findings.of_encodings(view(floating), encodings)
     assert told.startswith("Conv has 1 channels whose bias is so large beside their weights")
+    assert ": 1; shrink it where it comes from" in told
+    whole = large_bias()
+    encodings = quantize(view(whole), seen(whole).histograms, Scheme({"Conv": False}), Choosing("minmax"))
+    (told,) = findings.of_encodings(view(whole), encodings)
+    assert told.startswith("Conv has a bias so large beside its weights that the weights keep fewer than 16 levels;")
+
+
+def large_bias():
+    return model("g (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Conv (x, w, b) }", w=eye(1, 1),
+                 b=np.float32([1, 1e9]))  # fmt: skip
 
 
 def test_a_factor_that_no_shift_can_express():
@@ -102,3 +115,17 @@ def test_a_factor_that_no_shift_can_express():
     encodings = Encodings({"x": ActivationEncoding(-1, 1, 1.0, 0), "y": tiny}, {"w": WeightEncoding((1.0,), None)})
     (told,) = findings.of_encodings(view(floating), encodings)
     assert told.startswith("Conv would be rescaled by 1e+11 to 1e+11")
+    assert "give y a range of its inputs' size: overrides in the recipe" in told
+
+
+def test_what_has_no_integers_runs_on_the_host():
+    taps = 70_000
+    floating = model("g (float[1,70000] x) => (float[1,1] y) { a = MatMul (x, w) \n y = Erf (a) }",
+                     w=np.ones((taps, 1), np.float32))  # fmt: skip
+    seen_net = quantized(floating, images((1, taps), low=0.0))[0]
+    product, function = findings.of_integers(view(seen_net), find_contract("tflite-r1"))
+    assert product.startswith(
+        "MatMul (MatMul) will run on the host: the simulated NPU's MatMul has an int32 accumulator"
+    )
+    assert "; sum fewer products" in product
+    assert function.startswith("Erf (Erf) will run on the host: the simulated NPU has no kernel for Erf")

@@ -28,7 +28,7 @@ def normed(shape="1,3,8,8", opset=18):
 def test_batch_norms_are_folded_and_open_batches_fixed(tmp_path):
     made = normed("batch,3,8,8")
     ready = prepare(saved(tmp_path, made))
-    assert ready.shape == (1, 3, 8, 8)
+    assert ready.inputs == {"x": (1, 3, 8, 8)}
     assert [n.op for n in view(ready.model).nodes] == ["Conv", "Relu"]
     assert ready.notes == ("input x was fixed to [1, 3, 8, 8]", "fold-batch-norm: 1 place")
     image = images((1, 3, 8, 8))[0]
@@ -37,7 +37,7 @@ def test_batch_norms_are_folded_and_open_batches_fixed(tmp_path):
 
 def test_open_sizes_come_from_the_option(tmp_path):
     path = saved(tmp_path, normed("batch,3,height,width"))
-    assert prepare(path, (10, 8)).shape == (1, 3, 8, 10)
+    assert prepare(path, (10, 8)).inputs == {"x": (1, 3, 8, 10)}
     with pytest.raises(ModelError, match=r"open dimensions: \['batch', 3, 'height', 'width'\] \(fix them: --size"):
         prepare(path)
 
@@ -54,15 +54,16 @@ def refused(case):
             return raw(conv, w=broken), "w of Conv: the weight holds 2 values that are not finite"
         case "opset":
             return normed(opset=12), "has opset 12; 13 to 23 can be quantized"
-        case "inputs":
-            return raw("g (float[1,2] x, float[1,2] z) => (float[1,2] y) { y = Add (x, z) }"), "has 2 inputs, x, z"
+        case "unread":
+            made = raw("g (float[1,2] x, float[1,2] z) => (float[1,2] y) { y = Relu (x) }")
+            return made, "z: no operator reads this input"
         case "integers":
             text = "g (int64[1,2] x) => (float[1,2] y) { y = Cast <to = 1> (x) }"
             return raw(text), "x: its input is int64, not float32"
     raise AssertionError(case)
 
 
-@pytest.mark.parametrize("case", ["quantized", "NaN", "opset", "inputs", "integers"])
+@pytest.mark.parametrize("case", ["quantized", "NaN", "opset", "unread", "integers"])
 def test_what_cannot_be_quantized_is_named(tmp_path, case):
     made, message = refused(case)
     with pytest.raises(ModelError, match=message):

@@ -23,7 +23,7 @@ from pipeline.quantize.score import score
 from pipeline.quantize.split import split
 from pipeline.quantize.trials import Search
 from pipeline.quantize.variants import Variant, tail_of, unit_of, varied
-from pipeline.quantizing import ladder
+from pipeline.quantizing import ladder, rungs
 from pipeline.quantizing.ladder import Ground, climb
 from pipeline.quantizing.pareto import Point, marked
 from pipeline.quantizing.price import Price, pricer
@@ -144,14 +144,14 @@ def test_int16_of_one_layer_and_of_all():
 
 def test_the_rung_of_int16_comes_before_the_host(monkeypatch):
     monkeypatch.setattr(ladder, "_recipes", lambda asked: [])
-    stand, found = ground(net(), 190.0, WIDE)
+    stand, found = ground(net(), 190.0, target("ethos-u55-256"))
     climbed = climb(stand, found)
-    assert list(dict.fromkeys(p.rung for p in climbed.points)) == ["as asked", "per channel", "int16", "cpu"]
+    assert list(dict.fromkeys(p.rung for p in climbed.points)) == ["as asked", "int16", "cpu"]
     whole = next(p for p in climbed.points if p.what == "every layer")
     assert whole.gain_db > 0
     assert set(whole.layers) == {"x", "b", "d", "e", "f", "p", "q", "y"}
     rows = ladder.sensitivities(Engine(found.state.quantized(), WIDE), net(), SEEN[:2])
-    assert ladder.int16(replace(stand, scheme=schemes.of(target("stm32mp2"))), found.state, rows) == []
+    assert rungs.int16(stand.target, schemes.of(target("stm32mp2")), found.state, rows) == []
 
 
 def test_a_floor_that_int8_reaches_needs_no_rung():

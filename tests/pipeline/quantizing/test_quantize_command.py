@@ -1,8 +1,10 @@
 """``pipeline quantize`` as users and scripts run it."""
 
 import json
+import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -50,6 +52,8 @@ def test_a_model_and_images_become_a_quantized_file(folder, capsys, preset):
     assert [row["tensor"] for row in report["layers"]] == ["b", "d", "e", "f", "p", "q", "y"]
     assert {"alone_db", "sqnr_db", "cosine", "channels", "device", "ms"} <= report["layers"][0].keys()
     assert bool(report["trials"]) == (preset != "fast")
+    assert (report["plot"], report["conversions"]) == (None, [])
+    assert {"dtype", "why", "next"} <= report["layers"][0].keys()
     session, floating = ort.InferenceSession(path), ort.InferenceSession(folder / "net.onnx")
     image = smooth(1, seed=5)[0]
     exact, found = (s.run(None, {"x": image})[0] for s in (floating, session))
@@ -142,6 +146,8 @@ def test_pictures_an_explained_layer_and_a_gate(folder, capsys):
     assert quantize(folder, *words, "--explain", "Conv#2", calibration="pictures") == 0
     said = capsys.readouterr().out
     assert said.startswith("  calibrating") or "Conv#2 (Conv) gives d" in said
+    assert re.search(r"placement   on the [NC]PU of kirin-970", said)
+    assert re.search(r"cost        \S+ ms of \S+ ms in all, estimated.*\d million MACs, .*moved, bound by \w+", said)
     assert "next  " in said
     assert quantize(folder, *words, "--min-sqnr", "90", calibration="pictures") == 3
     captured = capsys.readouterr()
@@ -178,9 +184,14 @@ def test_the_ladder_is_climbed_to_a_floor_or_ends_with_3(folder, capsys):
     assert quantize(folder, *words, "1", "--json", target="stm32mp2") == 0
     report = json.loads(capsys.readouterr().out)["ladder"]
     assert (report["schema"], report["reached"], len(report["points"])) == (1, True, 1)
+    assert (folder / "net.int8.ladder.svg").exists()
     assert quantize(folder, *words, "190", target="stm32mp2") == 3
     said = capsys.readouterr().out
     assert "the floor of 190 dB is not reached" in said
+    assert "net.int8.recipe.yaml, net.int8.ladder.svg" in said
+    picture = ElementTree.parse(folder / "net.int8.ladder.svg")
+    words = {" ".join("".join(text.itertext()).split()) for text in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"SQNR, dB", "Pareto front", "floor, 190 dB", "int8", "cpu", "kept"} <= words
     assert "* kept" in said
     kept = yaml.safe_load((folder / "net.int8.recipe.yaml").read_text())["kept"]
     assert any(name.startswith("cpu: ") for name in kept)
@@ -205,6 +216,48 @@ def test_the_ladder_is_climbed_until_the_figure_that_is_told_reaches_the_floor(f
     assert len(report["ladder"]["points"]) > 1
     assert report["sqnr_db"] >= floor
     assert (report["ladder"]["reached"], report["held_out"]) == (True, False)
+
+
+def spoilt(case):
+    """``net`` with something that cannot be seen from its accuracy alone, and what is said of it."""
+    made = net()
+    kept = {i.name: i for i in made.graph.initializer}
+    values = onnx.numpy_helper.to_array(kept["w1"]).copy()
+    if case == "dead channel":
+        values[3] = 0
+    elif case == "bias":
+        values *= np.float32(1e-7)
+    kept["w1"].CopyFrom(onnx.numpy_helper.from_array(values, "w1"))
+    if case == "never fires":
+        kept["b1"].CopyFrom(onnx.numpy_helper.from_array(np.full(12, -90, np.float32), "b1"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("dead channel", "Conv has 1 of 12 output channels without weights: 3; they cost time"),
+        ("bias", "Conv has 12 channels whose bias is so large beside their weights"),
+        ("never fires", "b never fires: all its values were 0"),
+    ],
+)
+def test_what_is_odd_is_told_before_the_search(folder, capsys, case, said):
+    onnx.save(spoilt(case), folder / "net.onnx")
+    assert quantize(folder, "--preset", "balanced", "--json", target="ethos-u55-256") == 0
+    told = capsys.readouterr()
+    lines = [line.strip() for line in told.err.splitlines()]
+    first = next(index for index, line in enumerate(lines) if line.startswith("range "))
+    assert any(line.startswith(f"before the search: {said}") for line in lines[:first])
+    assert not any(line.startswith("before the search") for line in lines[first:])
+    assert any(note.startswith(said.split(" ", 1)[0]) for note in json.loads(told.out)["notes"])
+
+
+def test_what_is_odd_is_a_note_alone_where_nothing_is_searched(folder, capsys):
+    onnx.save(spoilt("dead channel"), folder / "net.onnx")
+    assert quantize(folder, "--preset", "fast", "--json") == 0
+    told = capsys.readouterr()
+    assert "before the search" not in told.err
+    assert any("without weights" in note for note in json.loads(told.out)["notes"])
 
 
 ERRORS = {

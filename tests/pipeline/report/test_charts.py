@@ -22,8 +22,8 @@ def rows(*levels, name="layer"):
     ]
 
 
-def points(*places):
-    facts = {"rung": "cpu", "what": "x", "accuracy": None, "mj": None, "crossings": 1, "gain_db": 0, "added_ms": None}
+def points(*places, rung="cpu"):
+    facts = {"rung": rung, "what": "x", "accuracy": None, "mj": None, "crossings": 1, "gain_db": 0, "added_ms": None}
     facts |= {"gain_db_per_ms": None}
     return [LadderPoint(sqnr_db=db, ms=ms, kept=front, front=front, **facts) for db, ms, front in places]
 
@@ -88,6 +88,20 @@ def test_noise_takes_any_number(levels):
 
 def test_names_are_not_read_as_formulas():
     assert any("$x_1$0" in word for word in drawn(charts.noise(rows(30.0, name="$x_1$"))))
+
+
+def test_a_ladder_names_its_rungs_its_front_and_its_floor():
+    climbed = [*points((20, 1, True), rung="as asked"), *points((22, 1, True), rung="recovery")]
+    climbed += [*points((30, 2, False), rung="int16"), *points((31, 2, False)), *points((1, None, False))]
+    words = drawn(charts.ladder(climbed, 28.5))
+    assert [w for w in words if w in {*charts.RUNGS, "kept", "Pareto front", "floor, 28.5 dB"}] == [
+        "Pareto front", "floor, 28.5 dB", "int8", "int16", "cpu", "kept",
+    ]  # fmt: skip
+    assert not any("floor" in word for word in drawn(charts.ladder(climbed)))
+    slow = drawn(charts.ladder([*climbed, *points((40, 50, True))]))
+    assert {"1", "2", "5", "10", "20", "50"} <= set(slow)  # what is far apart is on a logarithmic axis
+    with pytest.raises(ValueError, match="no point of the ladder has a known time"):
+        charts.ladder(points((1, None, True)))
 
 
 def event(engine, start, length):
