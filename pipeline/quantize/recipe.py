@@ -60,10 +60,12 @@ class Recipe(_Part):
     power_of_two: bool = Field(False, description="scales that a shift multiplies with")
     equalize: tuple[Literal["weights", "activations", "both"], ...] = ()
     absorb_high_bias: bool = True
-    rescue: bool = Field(False, description="even channels far beyond the others, with extremes for ranges")
+    rescue: bool = Field(False, description="even channels far beyond the others, with range minmax and nothing tried")
     no_worse_than: Preset | None = Field(None, description="gone through first; the better end of both is kept")
     rounding: Literal["nearest", "compensated"] = "nearest"
-    bias_correction: Literal["off", "fast", "full"] = Field("off", description="full tries fast first")
+    bias_correction: Literal["off", "expected", "fast", "full"] = Field(
+        "off", description="expected does without trying what fast tries; full tries fast first"
+    )
     learning_images: int = Field(16, ge=1, description="of the calibration images, to round and correct with")
     judging_images: int = Field(16, ge=1, description="of the others, to decide with")
     overrides: tuple[Override, ...] = ()
@@ -80,8 +82,8 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _rescues_extremes(self) -> Self:
-        if self.rescue and not self.judged and (self.range != ("minmax",) or self.overrides):
-            raise ValueError("should have rescue only with range minmax and no overrides, or where several are tried")
+        if self.rescue and (self.range != ("minmax",) or self.judged or self.overrides):
+            raise ValueError("should have rescue only with range minmax, no overrides and nothing else to try")
         return self
 
     @property
@@ -95,13 +97,13 @@ class Recipe(_Part):
     def judged(self) -> bool:
         """Whether anything has to be decided on the engine."""
         choices = (len(self.range), len(self.percentiles), len(self.weight_range))
-        recovers = bool(self.equalize) or self.rounding != "nearest" or self.bias_correction != "off"
+        recovers = bool(self.equalize) or self.rounding != "nearest" or self.bias_correction in ("fast", "full")
         return recovers or self.no_worse_than is not None or max(choices) > 1
 
 
 PRESETS: Mapping[Preset, Recipe] = {
-    "fast": Recipe(range=("minmax",), rescue=True),
-    "balanced": Recipe(range=("mse", "percentile"), rescue=True, equalize=("both",), bias_correction="fast"),
+    "fast": Recipe(range=("minmax",), rescue=True, bias_correction="expected"),
+    "balanced": Recipe(no_worse_than="fast", range=("mse", "percentile"), equalize=("both",), bias_correction="fast"),
     "best": Recipe(
         no_worse_than="balanced",
         range=("minmax", "percentile", "mse", "entropy"),
@@ -112,10 +114,10 @@ PRESETS: Mapping[Preset, Recipe] = {
         bias_correction="full",
     ),
 }
-"""What ``--preset`` names: extremes only; some choices; every pass, each kept only if the engine's outputs improve.
+"""What ``--preset`` names: extremes, and what costs next to nothing, untried; some choices; every pass.
 
-The first trial of ``balanced`` is what ``fast`` does, and the first of ``best`` are those of ``balanced``: on the
-images that decide none is worse than a cheaper one.
+What is tried is kept only if the engine's outputs improve. The first trials of ``balanced`` are what ``fast`` does, and
+the first of ``best`` are those of ``balanced``: on the images that decide none is worse than a cheaper one.
 """
 
 

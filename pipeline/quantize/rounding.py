@@ -25,8 +25,8 @@ DAMPING = 0.02
 MOST_UNCERTAIN = 0.99
 """Weights over rows of inputs that are counted: with more, the inputs say next to nothing of how weights depend."""
 
-CHANGED = frozenset({"Conv", "Gemm"})
-"""Operators whose weights and bias may change; a MatMul has no bias to take what is left."""
+CHANGED = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators whose weights may change, and their bias; a MatMul has none to take what is left on average."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,17 @@ class Layer:
 
     Attributes:
         weight: int8 [O, ...] as its instruction has it.
-        bias: int32 [O].
+        bias: int32 [O]; zeros of a MatMul.
         steps: real value of one weight step, per output channel: [O].
         input_scale: real value of one step of its input.
+        biased: whether it can have a bias.
     """
 
     weight: NDArray[np.int8]
     bias: NDArray[np.int32]
     steps: Values
     input_scale: float
+    biased: bool
 
     @property
     def products(self) -> Values:
@@ -52,9 +54,9 @@ class Layer:
 
 
 def layer(step: Step) -> Layer | None:
-    """The weights of ``step``; ``None`` when it has none in integers, no bias, or shares them with other operators."""
+    """The weights of ``step``; ``None`` when it has none in integers, or shares them with other operators."""
     program, node = step.unit.program, step.unit.nodes[0]
-    if program is None or node.op not in CHANGED or not step.sole:
+    if program is None or node.op not in CHANGED or not step.sole or "weight" not in program.instructions[0].constants:
         return None
     quantization, source = node.required(1).quantization, node.required(0).quantization
     if quantization is None or source is None:
@@ -62,7 +64,7 @@ def layer(step: Step) -> Layer | None:
     constants = program.instructions[0].constants
     weight, bias = constants["weight"], constants["bias"]
     steps = np.broadcast_to(quantization.scale.astype(np.float64).reshape(-1), (len(bias),))
-    return Layer(weight.astype(np.int8), bias.astype(np.int32), steps, float(source.scale))
+    return Layer(weight.astype(np.int8), bias.astype(np.int32), steps, float(source.scale), node.op != "MatMul")
 
 
 def compensate(step: Step, learn: int) -> bool:
@@ -105,12 +107,12 @@ def _solve(step: Step, own: Layer, learn: int) -> tuple[NDArray[np.int8], NDArra
     for group in range(shape.groups):
         channels = slice(group * per_group, (group + 1) * per_group)
         y = real[group] @ weights[group].T + biases[channels]
-        means, target = given[group].mean(axis=0), y.mean(axis=0)
+        means, target = own.biased * given[group].mean(axis=0), own.biased * y.mean(axis=0)
         q = round_rows(weights[group], own.steps[channels], given[group] - means, y - target)
         rounded.append(q)
         fitted.append((target - (q * own.steps[channels, None]) @ means) / own.products[channels])
     weight = np.concatenate(rounded).reshape(own.weight.shape).astype(np.int8)
-    return weight, whole_bias(np.concatenate(fitted))
+    return weight, whole_bias(np.concatenate(fitted)) if own.biased else own.bias
 
 
 def whole_bias(values: Values) -> NDArray[np.int32]:

@@ -283,13 +283,13 @@ def _rescue(trials: _Trials, floating: _Floating, choosing: Choosing) -> None:
 def _untested(
     model: onnx.ModelProto, calibration: Calibration, scheme: Scheme, choosing: Choosing, recipe: Recipe
 ) -> Found:
-    """The one way that the recipe names, with channels evened that would lose nearly all their levels otherwise."""
+    """The one thing that the recipe names, with channels evened that would lose nearly all their levels otherwise."""
     evened: tuple[str, ...] = ()
     if recipe.rescue:
         model, calibration, evened = equalization.rescue(model, calibration, scheme)
     said = f"channels evened at {len(evened)} places, {', '.join(evened[:1])} first: some were far beyond the others"
     state = _state(model, view(model), calibration, scheme, choosing, recipe.weight_range[0] == "mse")
-    return Found(state, (Trial(said, None, True, 0.0),) if evened else (), (), None)
+    return Found(expected(state, recipe), (Trial(said, None, True, 0.0),) if evened else (), (), None)
 
 
 def _maker(
@@ -345,6 +345,11 @@ def _recover(trials: _Trials, name: str, recipe: Recipe) -> None:
         trials.improve(f"{name}weights rounded for the outputs", partial(_walked, trials, rounding.compensate))
     if recipe.bias_correction == "full":
         trials.improve(f"{name}biases corrected, full", partial(_walked, trials, correction.correct))
+
+
+def expected(state: State, recipe: Recipe) -> State:
+    """``state``, its biases corrected without trying where ``recipe`` says so."""
+    return _corrected(state) if recipe.bias_correction == "expected" else state
 
 
 def _corrected(state: State) -> State:

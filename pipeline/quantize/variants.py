@@ -10,6 +10,7 @@ from pipeline.graph.fusion import fused_outputs, units
 from pipeline.graph.view import Graph, Node, Tensor, view
 from pipeline.graph.weighted import WEIGHTED
 from pipeline.quantize import ptq, weights
+from pipeline.quantize.addends import addend, behind
 from pipeline.quantize.aligned import align
 from pipeline.quantize.constants import copied, store
 from pipeline.quantize.encodings import Encodings, WeightEncoding
@@ -90,10 +91,16 @@ def _at_least(before: WeightEncoding, needed: WeightEncoding) -> WeightEncoding:
 
 def _restored(model: onnx.ModelProto, exact: onnx.ModelProto, names: frozenset[str]) -> onnx.ModelProto:
     """A copy of ``model`` in which the operators ``names`` have the weights and biases of ``exact``."""
-    made = copied(model)
+    made, graph = copied(model), view(model)
     before = {n.name: n for n in view(exact).nodes}
-    for node in view(made).nodes:
-        if node.name in names and node.standard and node.op in WEIGHTED:
+    for node in graph.nodes:
+        if node.name not in names or not node.standard:
+            continue
+        held = behind(graph, node) or node
+        index = addend(held)
+        if index is not None:
+            _restore(made, held, before[held.name].input(index), index)
+        if node.op in WEIGHTED:
             for index in (1, 2):
                 _restore(made, node, before[node.name].input(index), index)
     return made

@@ -7,6 +7,7 @@ import onnx
 from numpy.typing import NDArray
 
 from pipeline.graph.view import Node, view
+from pipeline.quantize.addends import addend
 from pipeline.quantize.constants import copied, store, users
 from pipeline.quantize.engine import Engine, Unit
 
@@ -19,9 +20,11 @@ def shifted(model: onnx.ModelProto, shifts: Mapping[str, Values]) -> onnx.ModelP
     graph = view(made)
     shared = users(graph)
     for node in graph.nodes:
-        bias = node.input(2)
+        index = addend(node)
+        index = 2 if index is None else index
+        bias = node.input(index)
         if node.name in shifts and bias is not None and shared[bias.name] == 1:
-            store(made, node, 2, bias.real.astype(np.float64) - shifts[node.name])
+            store(made, node, index, bias.real.astype(np.float64) - shifts[node.name])
     return made
 
 
@@ -36,6 +39,10 @@ def written(model: onnx.ModelProto, engine: Engine, changed: Sequence[str]) -> o
 
 
 def _write(model: onnx.ModelProto, node: Node, unit: Unit) -> None:
+    index = addend(node)
+    if index is not None:
+        _write_addend(model, node, index, unit)
+        return
     quantized = unit.nodes[0]
     weight, source = quantized.required(1).quantization, quantized.required(0).quantization
     if unit.program is None or weight is None or source is None:
@@ -44,8 +51,21 @@ def _write(model: onnx.ModelProto, node: Node, unit: Unit) -> None:
     integers = constants["weight"].astype(np.float64)
     steps = np.broadcast_to(weight.scale.reshape(-1), (len(integers),))
     real = integers * steps.astype(np.float64).reshape(-1, *[1] * (integers.ndim - 1))
-    if node.op == "Gemm" and not node.int("transB", 0):
+    if node.op == "MatMul" or (node.op == "Gemm" and not node.int("transB", 0)):
         real = real.T
     store(model, node, 1, real)
+    if node.op == "MatMul":
+        return
     # The product is float32, as the pair of the bias has it.
     store(model, node, 2, constants["bias"].astype(np.float64) * (np.float32(source.scale) * steps).astype(np.float64))
+
+
+def _write_addend(model: onnx.ModelProto, node: Node, index: int, unit: Unit) -> None:
+    """Write the bias of an Add where its integers have changed; the others, and so its scale, stay as they are."""
+    if unit.program is None:
+        return
+    first = unit.program.instructions[0]
+    spec = next(tensor for tensor in unit.program.tensors if tensor.name == first.output)
+    scale = spec.scale or 1.0
+    before, integers = node.required(index).real.astype(np.float64), first.constants["value"].astype(np.float64)
+    store(model, node, index, np.where(np.rint(before / scale) == integers, before, integers * scale))

@@ -185,7 +185,7 @@ def run(order: Order, progress: Progress) -> Done:
     parts, state, found = made.parts, made.state, made.found
     engine = Engine(made.written, order.target)
     scored = _judged(engine, made.prepared, parts, progress)
-    layers = sensitivities(engine, state.model, parts.judging[:MOST_LAYER_IMAGES], progress)
+    layers = sensitivities(engine, state.real, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
     _save(order, state, scored, {"calibrated": made.calibrated, "kept": kept(found.trials, made.ladder)})
     if order.export is not None:
@@ -333,7 +333,7 @@ def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts:
     given = aimet.load(order.encodings, view(prepared.model), scheme)
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
-    return trials.Found(state, (), (), None)
+    return trials.Found(trials.expected(state, order.recipe), (), (), None)
 
 
 def _placed(order: Order, model: onnx.ModelProto) -> Check:

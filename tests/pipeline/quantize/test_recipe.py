@@ -97,7 +97,7 @@ def test_where_the_greedy_order_goes_wrong_the_cheaper_end_stays():
     cheaper, found = (tried(PRESETS[name], floating, seen=seen)[0] for name in ("balanced", "best"))
     assert alone.score.sqnr_db < cheaper.score.sqnr_db == found.score.sqnr_db
     assert [t.what for t in found.trials if t.kept] == [
-        t.what.replace("biases", "as balanced: biases") for t in cheaper.trials if t.kept
+        f"as balanced: {t.what}" if t.what.startswith("biases") else t.what for t in cheaper.trials if t.kept
     ]
     assert len({t.what for t in found.trials}) == len(found.trials)
     assert found.state.quantized().SerializeToString(deterministic=True) == (
@@ -109,20 +109,30 @@ def test_where_the_greedy_order_goes_wrong_the_cheaper_end_stays():
 def test_the_first_that_balanced_tries_is_what_fast_does(middle):
     floating, seen = net(middle), smooth(9, 0)
     fast, _ = tried(PRESETS["fast"], floating, seen=seen)
-    found, _ = tried(Recipe(range=("percentile",), percentiles=(60.0,), rescue=True, bias_correction="fast"), floating)
-    assert [t.kept for t in found.trials[:2]] == [True, False]
-    plain, _ = tried(Recipe(range=("minmax",), bias_correction="fast"), floating, seen=seen)
-    first = plain.trials[0]
     balanced, _ = tried(PRESETS["balanced"], floating, seen=seen)
-    assert balanced.trials[0].what == first.what == "range minmax, weights max"
-    assert balanced.trials[0].sqnr_db == first.sqnr_db <= balanced.score.sqnr_db
+    assert [t.what for t in balanced.trials[:2]] == ["range minmax, weights max", "as fast: biases corrected, fast"]
     wanted = [run_onnx(floating, {"x": image}) for image in seen[1::3]]
-    assert score(Engine(fast.state.quantized(), TARGET), seen[1::3], wanted).sqnr_db == first.sqnr_db
+    corrected = score(Engine(fast.state.quantized(), TARGET), seen[1::3], wanted)
+    assert corrected.sqnr_db == balanced.trials[1].sqnr_db <= balanced.score.sqnr_db
+    assert balanced.trials[0].sqnr_db <= balanced.score.sqnr_db
+
+
+def test_a_recipe_worse_than_what_it_may_be_no_worse_than_gives_that():
+    narrow = Recipe(no_worse_than="fast", range=("percentile",), percentiles=(60.0,), bias_correction="fast")
+    found, _ = tried(narrow)
+    kept = [t.what for t in found.trials if t.kept]
+    assert kept[0] == "range minmax, weights max"
+    assert "range percentile 60, weights max" in {t.what for t in found.trials} - {*kept}
+    assert found.score.sqnr_db == max(t.sqnr_db for t in found.trials)
 
 
 def test_a_recipe_that_decides_nothing_is_not_judged():
     found, _ = tried(PRESETS["fast"])
     assert (found.trials, found.untried, found.score) == ((), (), None)
+    plain, _ = tried(Recipe(range=("minmax",)))
+    biases = [[n.required(2).real for n in view(each.state.model).nodes if n.op == "Gemm"] for each in (found, plain)]
+    assert (biases[0][0] != biases[1][0]).any()
+    assert found.state.real.SerializeToString() == plain.state.model.SerializeToString()
 
 
 def test_overrides_reach_the_tensors_they_name():
