@@ -95,7 +95,7 @@ def _drop(group: Sequence[Entry]) -> Drop | str:
 
 
 def verdicts(entries: Sequence[Entry]) -> tuple[Verdict, ...]:
-    """One for each case and scheme that we and a peer came through."""
+    """One for each case and scheme that we and a peer came through, with a draw in common."""
     found = drops(entries)
     pairs = dict.fromkeys((case, scheme) for case, scheme, _ in found)
     return tuple(verdict for pair in pairs if (verdict := _verdict(*pair, found, entries)) is not None)
@@ -111,8 +111,8 @@ def _verdict(
     ours, best = here[OURS], min(peers, key=lambda name: peers[name].mean)
     judged = {(e.contender, e.seed): e.judgement for e in entries if (e.case, e.scheme) == (case, scheme)}
     both = [(a, judged.get((best, seed))) for (name, seed), a in judged.items() if name == OURS]
-    noise = _noise([(a, b) for a, b in both if a is not None and b is not None])
-    return Verdict(case, scheme, ours.mean, peers[best].mean, best, noise)
+    pairs = [(a, b) for a, b in both if a is not None and b is not None]
+    return Verdict(case, scheme, ours.mean, peers[best].mean, best, _noise(pairs)) if pairs else None
 
 
 def _noise(pairs: Sequence[tuple[Judgement, Judgement]]) -> float:
@@ -123,10 +123,8 @@ def _noise(pairs: Sequence[tuple[Judgement, Judgement]]) -> float:
     mean difference, ``(k - 1) / k`` times the summed squares about their mean of what it is with each of ``k`` blocks
     left out (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11), for it takes any metric and
     sees that both were measured with the same inputs. The sum's degrees of freedom are Welch's and Satterthwaite's, its
-    interval Student's. No draw in common gives infinity.
+    interval Student's.
     """
-    if not pairs:
-        return math.inf
     differences = np.array([a.points - b.points for a, b in pairs])
     draws = len(differences)
     replicates = np.mean([np.subtract(a.replicates, b.replicates) for a, b in pairs], axis=0)

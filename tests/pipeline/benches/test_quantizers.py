@@ -19,7 +19,7 @@ from pipeline import configfile
 from pipeline.benches.quantization import basis, bench, cases, child, detector, digits, judge, measured, table
 from pipeline.benches.quantization.bench import Bench, Comparison
 from pipeline.benches.quantization.child import Failure, Spent
-from pipeline.benches.quantization.contenders import Contender, Job, named
+from pipeline.benches.quantization.contenders import CONTENDERS, TARGETS, Contender, Job, named
 from pipeline.benches.quantization.judge import Judgement
 from pipeline.benches.quantization.measured import Basis, Entry, Peak
 from pipeline.benches.quantization.whole import as_compiled
@@ -101,6 +101,36 @@ def test_what_was_measured_is_not_measured_again_unless_something_changes(case, 
     measure(1, code="another")
     measure(1, measured_case=replace(case, inputs=case.inputs[:20], points=lambda outputs: lambda places: 50.0))
     assert len(made) == 5
+
+
+def test_an_interrupted_run_goes_on_where_it_was_and_force_measures_anew(case, tmp_path, monkeypatch):
+    made, names = [], {each.name for each in CONTENDERS if bench.installed(each.package)}
+
+    def spawned(contender, job):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append((job.scheme, contender.name))
+        return Failure(f"number {len(made)}")
+
+    def ready(name, config, runs, folder, progress):
+        (folder / f"{name}.onnx").write_bytes(case.model.read_bytes())
+        return replace(case, name=name, model=folder / f"{name}.onnx")
+
+    monkeypatch.setattr(bench, "make", ready)
+    monkeypatch.setattr(child, "spawn", spawned)
+    asked = (CONFIG, tmp_path, tmp_path / "out", ["skewed"], 1, Quiet())
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(*asked)
+    made.append(("", "stopped"))
+    found = bench.run(*asked)
+    assert sorted(made[:5] + made[6:]) == sorted((scheme, name) for scheme in TARGETS for name in names)
+    assert len(found.entries) == len(TARGETS) * len(CONTENDERS)
+    count = len(made)
+    assert (bench.run(*asked), len(made)) == (found, count)
+    again = bench.run(*asked, force=True)
+    assert len(made) == count + len(TARGETS) * len(names)
+    assert len(again.entries) == len(found.entries)
+    assert again != found
 
 
 def test_what_it_rests_on_is_code_and_versions_and_the_target():
@@ -362,6 +392,10 @@ def test_both_kinds_of_noise_add_up_as_welch_and_satterthwaite_say():
     of_draws, of_inputs = np.var(np.subtract(draws, blocks), ddof=1) / 3, 11 / 12 * 12 * 0.2**2
     freedom = (of_draws + of_inputs) ** 2 / (of_draws**2 / 2 + of_inputs**2 / 11)
     assert found.noise == pytest.approx(stats.t.interval(0.95, freedom)[1] * (of_draws + of_inputs) ** 0.5)
+
+
+def test_without_a_draw_in_common_there_is_no_verdict():
+    assert table.verdicts([entry("ours best", 89.0), entry("ORT min-max", 88.0, seed=1)]) == ()
 
 
 def test_to_be_above_float_counts_as_no_loss():
