@@ -1,7 +1,7 @@
 """One model quantized for one target: read, calibrate, try, write, and judge what was written."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from pipeline.graph.model import check as checked
 from pipeline.graph.model import load
 from pipeline.graph.view import view
 from pipeline.progress import counted
-from pipeline.quantize import aimet, encodings, findings, trials
+from pipeline.quantize import aimet, encodings, trials
 from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize.budget import Budget
@@ -33,6 +33,7 @@ from pipeline.quantize.sensitivity import Sensitivity, advice, culprit, sensitiv
 from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
 from pipeline.quantizing.ladder import Ground, Ladder, climb, kept
+from pipeline.quantizing.notes import fallbacks, oddities
 from pipeline.quantizing.price import pricer
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
@@ -180,7 +181,8 @@ def run(order: Order, progress: Progress) -> Done:
     if not made.untried:
         made.search.journal.finish()
     left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
-    notes = (*made.notes, *left_out, *_fallbacks(engine), *_findings(made.prepared, made.calibration, state))
+    odd = oddities(made.prepared.model, made.calibration, state)
+    notes = (*made.notes, *left_out, *fallbacks(engine), *odd)
     apart = made.ladder is None and (parts.held_out is not parts.judging or not order.recipe.judged)
     return Done(
         order, made.calibrated, found.trials, made.untried, scored, apart, layers, made.ladder,
@@ -201,7 +203,7 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     images = Images(order.calibration, prepared.shape, order.preparation, order.images)
     clock.lap("reading")
     histograms = order.recipe.needs_histograms or order.floor is not None
-    watched = Watched(images, images.source)
+    watched = Watched(images, images.source, images.channels)
     calibration, seen = calibrated(prepared.model, watched, len(images), histograms, progress)
     clock.lap("calibrating")
     parts, split_notes = split(
@@ -300,18 +302,6 @@ def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts:
     encodings.require_scheme(given, scheme, order.encodings)
     state = trials.State(prepared.model, calibration, Choosing(), False, given)
     return trials.Found(state, (), (), None)
-
-
-def _findings(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:
-    """What is odd about the weights, the activations and what was made of them."""
-    graph = view(prepared.model)
-    own = findings.of_encodings(view(state.model), state.encodings)
-    return (*findings.of_weights(graph), *own, *findings.of_statistics(graph, calibration))
-
-
-def _fallbacks(engine: Engine) -> Sequence[str]:
-    """Operators that the engine has no integer form of."""
-    return [f"{unit.name} has no integer form here: {unit.reasons[0]}" for unit in engine.units if unit.reasons]
 
 
 def _placed(order: Order, model: onnx.ModelProto) -> Check:
