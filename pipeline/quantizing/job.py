@@ -261,7 +261,7 @@ def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, o
     """The encodings and the recipe beside the quantized file, with what was ``used`` and what came out."""
     metrics = {"sqnr_db": scored.sqnr_db, **{f"sqnr_db.{name}": db for name, db in scored.outputs.items()}}
     saved = order.recipe.model_copy(update={"target": order.target.name, **used, "metrics": metrics})
-    state.encodings.save(order.encodings_out)
+    _write(order.encodings_out, state.encodings.text().encode())
     _write(order.recipe_out, recipes.dump(saved).encode())
 
 
@@ -314,4 +314,5 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise ModelError(f"cannot be written: {error.strerror or error}", where=path) from error
+        fix = "make room there, or choose another place with --out"
+        raise ModelError(f"cannot be written: {error.strerror or error}", where=path, fix=fix) from error
