@@ -8,6 +8,7 @@ import typer
 
 from pipeline import progress
 from pipeline.commands.check import say
+from pipeline.commands.loading import Interrupted
 from pipeline.errors import GateMissedError
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def quantize_command(
         export=_export(export_encodings),
     )  # fmt: skip
     with progress.console(sys.stderr if json else sys.stdout) as console:
-        done = job.run(order, console) if tracking is None else _tracked(order, console, tracking)
+        done = _run(order, console, tracking)
     missed = job.missed(done, min_sqnr)
     if explain is not None:
         say(terminal.explain(done, explain))
@@ -131,6 +132,16 @@ def _recipe(path: Path | None, preset: Preset | None, target: str) -> "Recipe":
     from pipeline.quantize import recipe as recipes  # noqa: PLC0415 (imports onnx)
 
     return recipes.PRESETS[preset or "balanced"] if path is None else recipes.load(path, target)
+
+
+def _run(order: "Order", console: progress.Console, uri: str | None) -> "Done":
+    """What ``job.run`` does, tracked where there is a ``uri``; raises ``Interrupted`` on Ctrl-C."""
+    from pipeline.quantizing import job  # noqa: PLC0415 (imports onnx)
+
+    try:
+        return job.run(order, console) if uri is None else _tracked(order, console, uri)
+    except KeyboardInterrupt:
+        raise Interrupted("the same command") from None
 
 
 def _tracked(order: "Order", console: progress.Console, uri: str) -> "Done":

@@ -32,6 +32,19 @@ def fold(node: Node, factors: Sequence[float], contract: Contract) -> Constants:
     }
 
 
+def of_type(name: str, dtype: str, contract: Contract) -> Contract:
+    """The contract by which the tensor ``name`` of type ``dtype`` is computed.
+
+    Raises:
+        ModelError: ``contract`` has no such type.
+    """
+    found = contract.by_type(dtype)
+    if found is None:
+        what = f"is {dtype}, an NPU tensor must be {' or '.join(contract.types)} with one scale"
+        raise ModelError(what, where=name, fix="quantize the model to a type of the target")
+    return found
+
+
 def spec(tensor: Tensor, contract: Contract) -> TensorSpec:
     """The tensor as a program declares it.
 
@@ -39,10 +52,11 @@ def spec(tensor: Tensor, contract: Contract) -> TensorSpec:
         ModelError: it is not quantized per tensor to a type of the contract, has no static shape, or has a zero point
             that a symmetric contract does not take.
     """
-    quantization, kinds = tensor.quantization, " or ".join(contract.types)
-    found = None if quantization is None or quantization.per_channel else contract.by_type(quantization.dtype)
-    if quantization is None or found is None:
-        raise ModelError(f"an NPU tensor must be {kinds} with one scale", where=tensor.name, fix="quantize the model")
+    quantization = tensor.quantization
+    if quantization is None or quantization.per_channel:
+        what = f"an NPU tensor must be {' or '.join(contract.types)} with one scale"
+        raise ModelError(what, where=tensor.name, fix="quantize the model")
+    found = of_type(tensor.name, quantization.dtype, contract)
     zero = int(quantization.zero_point)
     if found.symmetric and zero != 0:
         raise ModelError(

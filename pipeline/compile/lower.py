@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.compile.fold import clamp_bounds, fold, spec
+from pipeline.compile.fold import clamp_bounds, fold, of_type, spec
 from pipeline.compile.operators import LOWERINGS, Lowering, Made
 from pipeline.compile.support import no_kernel
 from pipeline.errors import ModelError
@@ -65,7 +65,7 @@ class _Assembly:
 
     def _requantize(self, node: Node, source: str, result: str) -> None:
         """TFLite's QUANTIZE within one type (numerics, section 6.6)."""
-        contract = _of_type(node, self.tensors[result].dtype, self.contract)
+        contract = of_type(result, self.tensors[result].dtype, self.contract)
         factor = contract.ratio((self.tensors[source].scale or 0.0,), self.tensors[result].scale or 1.0)
         bounds = dict(zip(("act_min", "act_max"), contract.limits, strict=True))
         self.instructions.append(
@@ -110,7 +110,7 @@ def lower(
         output = node.outputs[0] if clamp is None else clamp.outputs[0]
         for tensor in (output, *node.outputs[1:]):
             assembly.tensors[tensor.wire] = spec(tensor, contract)
-        typed = _of_type(node, assembly.tensors[output.wire].dtype, contract)
+        typed = of_type(output.name, assembly.tensors[output.wire].dtype, contract)
         bounds = typed.limits if clamp is None else clamp_bounds(clamp, output, typed.limits)
         for made in LOWERINGS[node.op](Lowering(node, output, typed, bounds)):
             assembly.add(node, made)
@@ -123,11 +123,3 @@ def lower(
         outputs=tuple(t.wire for t in outputs),
         instructions=tuple(assembly.instructions),
     )
-
-
-def _of_type(node: Node, dtype: str, contract: Contract) -> Contract:
-    """The contract by which ``node`` computes an output of type ``dtype``."""
-    found = contract.by_type(dtype)
-    if found is None:
-        raise ModelError(f"gives {dtype}, {contract.name} has {' and '.join(contract.types)}", where=node.name)
-    return found

@@ -58,15 +58,19 @@ class Encodings:
         own = self.activations.get(name)
         return own if own is None or dtype in (None, own.dtype) else self.converted.get(name, own)
 
-    def save(self, path: Path) -> None:
-        """Write them as JSON."""
+    def text(self) -> str:
+        """They as JSON, which ``load`` reads."""
         document = {
             "schema": SCHEMA,
             "activations": {name: asdict(e) for name, e in self.activations.items()},
             "weights": {name: asdict(e) for name, e in self.weights.items()},
             "converted": {name: asdict(e) for name, e in self.converted.items()},
         }
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        return json.dumps(document, indent=1) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write them as JSON; raises ``OSError``."""
+        path.write_text(self.text())
 
 
 def computed_in(graph: Graph, node: Node, activations: Mapping[str, ActivationEncoding]) -> str | None:

@@ -115,8 +115,15 @@ class Images:
             values = self.preparation.apply(_pixels(path), self.shape, path)
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
-            raise DataError(f"image {place} holds {bad} values that are not finite", where=path, fix="remove it")
+            what = f"image {place} holds {bad} value{'s that are' if bad > 1 else ' that is'} not finite"
+            raise DataError(what, where=path, fix="remove it")
         return values
+
+    @property
+    def channels(self) -> int | None:
+        """The axis of the channels, where all are pictures; what the axes of arrays mean is not known."""
+        pictures = all(path.suffix.lower() in PICTURES for path, _ in self._items)
+        return (1 if self.preparation.layout == "nchw" else 3) if pictures else None
 
     def _count(self, path: Path) -> int:
         return len(self._stack(path)) if path.suffix.lower() in ARRAYS else 1
@@ -132,9 +139,9 @@ class Images:
 class Watched:
     """Samples on their way through, with their digest at the end."""
 
-    def __init__(self, images: Iterable[Sample], source: object) -> None:
-        """Watch ``images``, which come from ``source``."""
-        self._images, self._source = images, source
+    def __init__(self, images: Iterable[Sample], source: object, channels: int | None = None) -> None:
+        """Watch ``images``, which come from ``source``; ``channels`` is the axis of pictures' channels."""
+        self._images, self._source, self._channels = images, source, channels
         self._sha = hashlib.sha256()
         self._flat, self._count = True, 0
 
@@ -142,7 +149,7 @@ class Watched:
         """Each sample, once."""
         for sample in self._images:
             for values in sample.values() if isinstance(sample, Mapping) else (sample,):
-                self._flat = self._flat and bool(values.min() == values.max())
+                self._flat = self._flat and _is_flat(values, self._channels)
                 self._sha.update(np.ascontiguousarray(values).data)
             self._count += 1
             yield sample
@@ -151,12 +158,29 @@ class Watched:
         """SHA-256 of what went through, as the network sees it, in order: 64 hexadecimal digits.
 
         Raises:
-            DataError: every image was one value throughout, so nothing can be learnt from them.
+            DataError: every image was one value throughout, or one colour, so nothing can be learnt from them.
         """
         if self._flat:
-            said = f"each of the {self._count} calibration images is one value throughout"
+            kind = "one value throughout" if self._channels is None else "of one colour"
+            said = f"each of the {self._count} calibration images is {kind}"
             raise DataError(said, where=self._source, fix="give images as the device will see them")
         return self._sha.hexdigest()
+
+
+def _is_flat(values: Float, channels: int | None) -> bool:
+    """Whether an input is one value throughout; or as a picture, whose ``channels`` axis is known, of one colour.
+
+    A border as letterboxing adds it is a second colour on two opposite sides.
+    """
+    if values.min() == values.max():
+        return True
+    if channels is None:
+        return False
+    pixels = np.moveaxis(values[0], channels - 1, -1)
+    for lines in (pixels, pixels.swapaxes(0, 1)):
+        if (lines == lines[:, :1]).all():
+            return len(np.unique(lines[:, 0], axis=0)) <= 2
+    return False
 
 
 def spread(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
@@ -205,7 +229,9 @@ def stacked(array: NDArray[np.generic], shape: tuple[int, ...], path: Path, name
     known = {shape: (1, *one), one: (1, *one)}
     if array.shape in known:
         return cast("Float", array).reshape(known[array.shape])
-    if array.shape[1:] in (shape, one) and len(array):
+    if array.shape[1:] in (shape, one):
+        if not len(array):
+            raise DataError("holds a stack of no images", where=path, fix="give some, as the device will see them")
         return cast("Float", array).reshape((len(array), *one))
     what = f"holds {which}{list(array.shape)}, the model takes {list(shape)}"
     raise DataError(what, where=path, fix="or a stack of these")

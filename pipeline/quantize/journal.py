@@ -85,7 +85,8 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelError(f"cannot be written: {error.strerror or error}", where=path) from error
+        fix = "make room there; what was measured before is kept"
+        raise ModelError(f"cannot be written: {error.strerror or error}", where=path, fix=fix) from error
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

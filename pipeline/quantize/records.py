@@ -15,7 +15,10 @@ class Records:
     Attributes:
         source: where they are.
         shapes: of the network's inputs, by name.
+        channels: of pictures; what the axes of arrays mean is not known.
     """
+
+    channels: None = None
 
     def __init__(self, source: Path, shapes: Mapping[str, tuple[int, ...]], limit: int | None = None) -> None:
         """List what is in ``source``: a folder of ``.npz`` files, or one; ``limit`` records evenly.

@@ -195,7 +195,7 @@ def run(order: Order, progress: Progress) -> Done:
     if not made.untried:
         made.search.journal.finish()
     left_out = made.search.left_out(found.trials, made.untried, f"the same command goes on from {order.journal.name}")
-    odd = (*notes.fallbacks(engine), *notes.oddities(made.prepared, made.calibration, state))
+    odd = (*notes.fallbacks(engine), *notes.oddities(made.prepared.model, made.calibration, state))
     means = _means(order, state, climbed=made.ladder is not None)
     apart = made.ladder is None and (parts.held_out is not parts.judging or not order.recipe.judged)
     return Done(
@@ -217,7 +217,7 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     images = opened(order.calibration, prepared.inputs, order.preparation, order.images)
     clock.lap("reading")
     histograms = order.recipe.needs_histograms or order.floor is not None
-    watched = Watched(images, images.source)
+    watched = Watched(images, images.source, images.channels)
     calibration, seen = calibrated(prepared.model, watched, len(images), histograms, progress)
     clock.lap("calibrating")
     parts, split_notes = split(
@@ -276,7 +276,7 @@ def _written(path: Path, state: trials.State) -> onnx.ModelProto:
 def _save(order: Order, state: trials.State, scored: Score, used: Mapping[str, object]) -> None:
     """The encodings and the recipe beside the quantized file, with what was ``used`` and what came out."""
     saved = order.recipe.model_copy(update={"target": order.target.name, **used, "metrics": scored.metrics})
-    state.encodings.save(order.encodings_out)
+    _write(order.encodings_out, state.encodings.text().encode())
     _write(order.recipe_out, recipes.dump(saved).encode())
 
 
@@ -351,4 +351,5 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise ModelError(f"cannot be written: {error.strerror or error}", where=path) from error
+        fix = "make room there, or choose another place with --out"
+        raise ModelError(f"cannot be written: {error.strerror or error}", where=path, fix=fix) from error

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import onnx
+
 from pipeline.graph.view import view
 from pipeline.quantize import findings, ptq, trials
 from pipeline.quantize import scheme as schemes
@@ -29,16 +31,16 @@ def before(prepared: Prepared, calibration: Calibration, recipe: Recipe, target:
     first = ptq.quantize(graph, calibration.histograms, scheme, choosing)
     state = trials.State(prepared.model, calibration, choosing, False, first)
     integers = findings.of_integers(view(state.quantized()), find_contract(target.contract))
-    said = (*integers, *oddities(prepared, calibration, state))
+    said = (*integers, *oddities(prepared.model, calibration, state))
     for sentence in said[:MOST]:
         progress.message(f"before the search: {sentence}")
     if len(said) > MOST:
         progress.message(f"before the search: {len(said) - MOST} more are among the notes at the end")
 
 
-def oddities(prepared: Prepared, calibration: Calibration, state: trials.State) -> Sequence[str]:
+def oddities(model: onnx.ModelProto, calibration: Calibration, state: trials.State) -> Sequence[str]:
     """What is odd about the weights, the activations and what was made of them."""
-    graph = view(prepared.model)
+    graph = view(model)
     own = findings.of_encodings(view(state.model), state.encodings)
     return (*own, *findings.of_statistics(graph, calibration), *findings.of_weights(graph))
 

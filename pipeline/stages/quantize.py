@@ -30,6 +30,7 @@ from pipeline.quantize.differentiable import QuantizedNetwork, require_trainable
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.images import Watched
 from pipeline.quantize.journal import Journal, key_of
+from pipeline.quantize.prepare import refuse_broken
 from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.scheme import Scheme
 from pipeline.quantize.sensitivity import Sensitivity, as_rows, sensitivities, worst
@@ -37,6 +38,7 @@ from pipeline.quantize.split import Split, split
 from pipeline.quantize.trials import Search, Trial
 from pipeline.quantizing import ladder as ladders
 from pipeline.quantizing.ladder import Ground, Ladder, climb
+from pipeline.quantizing.notes import fallbacks, oddities
 from pipeline.quantizing.price import pricer
 from pipeline.stages.common import (
     ENCODINGS,
@@ -111,8 +113,10 @@ def run(context: Context) -> Result:
     quantized = check(state.quantized(), context.out / QUANTIZED_MODEL)
     save(quantized, context.out / QUANTIZED_MODEL)
     state.encodings.save(context.out / ENCODINGS)
-    images = _pick(task, range(config.quantize.error_images))
-    errors = sensitivities(Engine(quantized, target), state.model, images, context.progress)
+    engine, images = Engine(quantized, target), _pick(task, range(config.quantize.error_images))
+    for note in (*searched.notes, *fallbacks(engine)):
+        context.progress.message(note)
+    errors = sensitivities(engine, state.model, images, context.progress)
     (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
     int8_scores = measured.of(state.quantized())
     lowest = worst(errors)
@@ -152,11 +156,13 @@ class _Searched:
         state: what was kept.
         used: what a saved recipe tells of it.
         numbers: what the stage tells of it beside accuracies.
+        notes: what was left out, and what looks odd, each a sentence.
     """
 
     state: trials.State
     used: Mapping[str, object]
     numbers: Mapping[str, float]
+    notes: Sequence[str]
 
 
 class _Measured:
@@ -207,7 +213,7 @@ def chosen(config: QuantizeConfig, target: Target) -> Recipe:
 def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted) -> _Searched:
     """Calibrate and try, and climb the ladder where that is wanted; every trial is told and kept in the journal."""
     section, progress, recipe = context.config.quantize, context.progress, wanted.recipe
-    watched = Watched(_images(task), "data")
+    watched = Watched(_images(task), "data", channels=1)
     histograms = recipe.needs_histograms or section.ladder
     calibration, seen = calibrated(model, watched, section.calibration_images, histograms, progress)
     parts, notes = split(calibration.images, recipe, lambda: _images(task), lambda places: _pick(task, places))
@@ -226,12 +232,12 @@ def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
             search = replace(search, journal=_journal(context, TRAINED_JOURNAL, key))
     ladder = _climbed(context, (model, calibration, parts, scheme), wanted, search, found) if section.ladder else None
     untried = (*found.untried, *(() if ladder is None else ladder.untried))
-    for note in (*notes, *search.left_out(found.trials, untried, "a larger quantize.budget tries them")):
-        progress.message(note)
+    left_out = search.left_out(found.trials, untried, "a larger quantize.budget tries them")
     if section.budget is not None:
         numbers["untried"] = float(len(untried))
     used = {"calibrated": seen, "kept": ladders.kept(found.trials, ladder)}
-    return _Searched(found.state if ladder is None else ladder.state, used, numbers)
+    state = found.state if ladder is None else ladder.state
+    return _Searched(state, used, numbers, (*notes, *left_out, *oddities(model, calibration, state)))
 
 
 def _journal(context: Context, name: str, key: str) -> Journal:
@@ -311,8 +317,10 @@ def _gates(drop: float, ceiling: float, lowest: Sensitivity | None) -> tuple[str
 
 
 def float_model(task: Task, weights: Path, opset: int) -> onnx.ModelProto:
-    """The task's network with the trained ``weights`` as a float ONNX model."""
-    return exported(task, load_weights(task.build(), weights), opset)
+    """The task's network with the trained ``weights`` as a float ONNX model; raises ``ModelError``."""
+    model = exported(task, load_weights(task.build(), weights), opset)
+    refuse_broken(model)
+    return model
 
 
 def exported(task: Task, network: torch.nn.Module, opset: int) -> onnx.ModelProto:

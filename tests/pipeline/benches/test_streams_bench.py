@@ -1,15 +1,17 @@
 """What bench measures of streams: the same work on both sides, and nothing where there is no video."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.benches import streams
+from pipeline.benches import overlap, streams
 from pipeline.configfile import load
 from pipeline.errors import ModelError
 from pipeline.workspace import Quiet
+from runtime.adapters.detection import Detections
 from runtime.adapters.image import letterbox
 
 CCTV = "configs/cctv.yaml"
@@ -41,3 +43,24 @@ def test_a_video_of_less_than_two_frames_has_no_rate(times):
 def test_a_process_that_cannot_play_says_why(tmp_path):
     with pytest.raises(ModelError, match=r"npu-run does not play .*cannot be read"):
         streams._cold_start(tmp_path / "none.npub", tmp_path / "none.mp4", "cpu")
+
+
+class Turning:
+    """A session that finds other boxes from the third picture on that it is given."""
+
+    def __init__(self, opened):
+        self.opened, self.seen = opened, 0
+
+    def detect(self, picture):
+        self.seen += 1
+        boxes = np.full((1, 4), float(self.seen > 2), np.float32)
+        return Detections(boxes, np.ones(1, np.float32), np.zeros(1, np.int64))
+
+
+def test_frames_that_overlap_must_have_the_boxes_that_they_have_one_by_one(tmp_path, monkeypatch):
+    opened = SimpleNamespace(path=tmp_path / "a.npub")
+    task = SimpleNamespace(validation=lambda: iter([SimpleNamespace(frame=np.zeros((8, 8, 3), np.uint8))] * 2))
+    monkeypatch.setattr(overlap, "Session", Turning)
+    monkeypatch.setattr(overlap, "overlapped", lambda session, pictures: list(map(session.detect, pictures)))
+    with pytest.raises(ModelError, match=r"a\.npub: frames overlapped have other boxes than one by one \(report it\)"):
+        list(overlap.rows(opened, task))

@@ -94,7 +94,7 @@ BROKEN = {
         array(np.zeros((2, 3, 9, 9), np.float32)),
         r"holds \[2, 3, 9, 9\], the model takes \[1, 3, 8, 8\]",
     ),
-    "an empty stack": (array(np.zeros((0, 3, 8, 8), np.float32)), r"holds \[0, 3, 8, 8\]"),
+    "an empty stack": (array(np.zeros((0, 3, 8, 8), np.float32)), "holds a stack of no images"),
     "another type": (array(np.zeros(SHAPE, np.uint8)), "holds uint8, the model takes float32"),
     "NaN": (array(np.full(SHAPE, np.nan, np.float32)), "image 0 holds 192 values that are not finite"),
     "Inf": (array(np.full(SHAPE, np.inf, np.float32)), "image 0 holds 192 values that are not finite"),
@@ -105,8 +105,29 @@ BROKEN = {
 }
 
 
+COLOUR = np.array([200, 30, 90], np.uint8)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 8), (8, 12), (9, 31)])
+@pytest.mark.parametrize("preparation", [{"fit": "crop"}, {}, {"layout": "nhwc"}])
+def test_pictures_of_one_colour_cannot_be_used_whatever_their_border(tmp_path, size, preparation):
+    for index in range(2):
+        Image.fromarray(np.broadcast_to(COLOUR + index, (*size, 3)).copy()).save(tmp_path / f"{index}.png")
+    shape = (1, 8, 8, 3) if "layout" in preparation else SHAPE
+    given = opened(tmp_path, shape, **preparation)
+    with pytest.raises(DataError, match="each of the 2 calibration images is of one colour"):
+        used_of(given)
+    ramp = np.linspace(0, 255, size[1]).astype(np.uint8)
+    Image.fromarray(np.broadcast_to(ramp[:, None], (*size, 3)).copy()).save(tmp_path / "ramp.png")
+    assert used_of(opened(tmp_path, shape, **preparation))[0] == 3
+
+
 def used(source):
-    watched = Watched(opened(source), source)
+    return used_of(opened(source))
+
+
+def used_of(images):
+    watched = Watched(images, images.source, images.channels)
     return len(list(watched)), watched.digest()
 
 

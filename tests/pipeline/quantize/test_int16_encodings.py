@@ -105,6 +105,10 @@ def test_int16_is_refused_where_the_target_has_none():
         encoded({"r"}, where=target())
     with pytest.raises(ModelError, match="y is int16; the target computes with int8"):
         require_scheme(Encodings({"y": ActivationEncoding(-1, 1, 1 / 32767, 0, "int16")}, {}), Scheme(), "file")
+    third = Encodings({"y": ActivationEncoding(0, 1, 0.3, -128)}, {})
+    with pytest.raises(ModelError, match=r"file: y has scale 0\.3, no power of two"):
+        require_scheme(third, Scheme(power_of_two=True), "file")
+    require_scheme(Encodings({"y": ActivationEncoding(0, 1, 0.25, -128)}, {}), Scheme(power_of_two=True), "file")
 
 
 def test_encodings_keep_their_types_on_disk(tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 from smallmodels import images, quantized
 
 from pipeline.cli import main
+from pipeline.quantize import trials
 
 sys.path.append(str(Path(__file__).parents[1] / "quantize"))
 from enginenets import SHAPE, net, smooth
@@ -135,6 +136,23 @@ def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert "goes on after 1 trials" in "".join(capsys.readouterr())
     assert not (folder / "net.int8.trials.jsonl").exists()
     assert (folder / "net.int8.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
+
+
+def test_a_search_that_is_interrupted_says_how_to_go_on(folder, capsys, monkeypatch):
+    scored = trials.score
+    calls = iter(range(3))
+
+    def score(*given):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return scored(*given)
+
+    monkeypatch.setattr(trials, "score", score)
+    assert quantize(folder) == 130
+    assert "interrupted; continue with: the same command" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert quantize(folder) == 0
+    assert "goes on after 2 trials" in "".join(capsys.readouterr())
 
 
 def test_pictures_an_explained_layer_and_a_gate(folder, capsys):
@@ -269,6 +287,8 @@ ERRORS = {
     "another target's recipe": "is a recipe for rk3588",
     "unknown layer": "is no layer of the quantized model",
     "nowhere": "cannot be written",
+    "a folder in the way": "net.int8.encodings.json: cannot be written: Is a directory",
+    "an empty stack": "images.npy: holds a stack of no images",
 }
 
 
@@ -294,6 +314,10 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(folder, capsys, case):
             words = ["--recipe", folder / "r.yaml"]
         case "unknown layer":
             words += ["--explain", "conv"]
+        case "a folder in the way":
+            (folder / "net.int8.encodings.json").mkdir()
+        case "an empty stack":
+            np.save(folder / "images.npy", np.zeros((0, *SHAPE[1:]), np.float32))
         case "nowhere":
             words += ["--out", folder / "no" / "where.onnx"]
     assert quantize(folder, *words) == 1

@@ -102,6 +102,10 @@ def losses(told):
     return [said for said in told.said if ": loss " in said]
 
 
+def die_in_the_second_epoch(tiny, training):
+    tiny.run("quantize", config=training, progress=Deadly("qat", 1, 4 + 2))  # of four steps each
+
+
 def test_a_training_that_was_killed_goes_on_after_its_last_whole_epoch_and_gives_the_same_files(tiny):
     training = with_qat(tiny.config, epochs=3, learning_rate=0.02)
     whole = Told()
@@ -109,8 +113,7 @@ def test_a_training_that_was_killed_goes_on_after_its_last_whole_epoch_and_gives
     files = tiny.files()
     said = losses(whole)
     assert [each.split(": ")[:2] for each in said] == [["qat, 3 epochs", f"epoch {n}/3"] for n in (1, 2, 3)]
-    deadly = Deadly("qat", 1, 4 + 2)  # in the second epoch of four steps
-    killed(lambda: tiny.run("quantize", config=training, progress=deadly))
+    killed(die_in_the_second_epoch, tiny, training, start="spawn")
     told = Told()
     assert tiny.run("quantize", config=training, progress=told).metrics == metrics
     assert "qat, 3 epochs: goes on after epoch 1" in told.said

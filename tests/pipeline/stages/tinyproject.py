@@ -14,8 +14,6 @@ from pipeline.progress import PlainConsole
 from pipeline.run import STAGES, Options, run
 from pipeline.workspace import read_record
 
-FORK = multiprocessing.get_context("fork")
-
 
 class Deadly(PlainConsole):
     """Kills its process, which has no chance to tidy up, when it counts so many of what it has begun so often."""
@@ -35,14 +33,9 @@ class Deadly(PlainConsole):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed(work):
-    """Do it in a process that is killed."""
-
-    def alone():
-        torch.set_num_threads(1)  # a forked process has none of the threads that OpenMP counts on
-        work()
-
-    child = FORK.Process(target=alone)
+def killed(work, *given, start):
+    """Do it in a process that is killed, and that is started by ``fork``, or by ``spawn`` where gradients are taken."""
+    child = multiprocessing.get_context(start).Process(target=work, args=given)
     child.start()
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
@@ -67,7 +60,12 @@ class Project:
 
     def kill(self, runs, what, starts, advances, **quantize):
         """Run in a process that is killed while the stage does ``what``."""
-        killed(lambda: self.run_on(Deadly(f"quantize: {what}", starts, advances), runs, quantize))
+
+        def work():
+            torch.set_num_threads(1)  # a forked process has none of the threads that OpenMP counts on
+            self.run_on(Deadly(f"quantize: {what}", starts, advances), runs, quantize)
+
+        killed(work, start="fork")
 
     def record(self, runs):
         return read_record(self.folder / runs / "tiny" / "quantize")
