@@ -1,9 +1,9 @@
 """The block of output that an Ethos-U works on at a time: the search that its compiler does, over all blocks at once.
 
-A block is legal if its input (twice, in banks of 1 KiB, in granules) and its accumulators (twice, 32 bits) fit the
-shared RAM. Among the legal ones the compiler takes the one that fetches least per output element; a block whose input
-covers the whole feature map counts half. Source: ethos-u-vela 5.2.0 (its C++ core, ``ethos_u55.cpp``), as facts; all
-in 8 bits.
+A block is legal if its input (twice, in banks of 1 KiB, in granules) and its accumulators (twice, of 32 bits; of 40
+for sums of 16-bit feature maps) fit the shared RAM. Among the legal ones the compiler takes the one that fetches least
+per output element; a block whose input covers the whole feature map counts half. Source: ethos-u-vela 5.2.0 (its C++
+core, ``ethos_u55.cpp``), as facts; for 16 bits ``architecture_allocator.py`` there.
 """
 
 import math
@@ -29,7 +29,7 @@ OUTPUT_BANKS = 2
 class Geometry:
     """What the search needs to know of an operator: output and input as height, width, channels, and the window.
 
-    ``element_bytes``: of a feature map's element, for cycles and traffic; blocks are those of 8 bits.
+    ``element_bytes``: of a feature map's element.
     """
 
     kind: Kind
@@ -150,14 +150,16 @@ def _legal(
 ) -> NDArray[np.bool_]:
     """Which blocks fit the shared RAM."""
     granule = machine.stage.ifm_granule
-    inputs = -(-ifm_area * (-(-channels // 8) * 8) // BANK) * 2
+    wide = shape.element_bytes > 1 and shape.kind is not Kind.POOL
+    inputs = -(-ifm_area * (-(-channels * shape.element_bytes // 8) * 8) // BANK) * 2
     inputs = -(-inputs // granule) * granule
     end = machine.banks - machine.reserved
     if shape.elementwise:
         fits: NDArray[np.bool_] = OUTPUT_BANKS + 2 * inputs <= end
         return fits
-    sums = -(-area * (-(-depth // 8) * 8) * 4 // BANK) * 2
-    sums = -(-sums // machine.stage.acc_granule) * machine.stage.acc_granule
+    size, granule = (5, machine.stage.wide_granule) if wide else (4, machine.stage.acc_granule)
+    sums = -(-area * (-(-depth // 8) * 8) * size // BANK) * 2
+    sums = -(-sums // granule) * granule
     legal: NDArray[np.bool_] = OUTPUT_BANKS + inputs <= end - sums
     return legal
 

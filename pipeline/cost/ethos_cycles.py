@@ -5,7 +5,8 @@ in four places, found by comparing with its ``--enable-debug-db`` output: blocks
 micro-blocks; a command waits for the *difference* of reading and writing a block; the first read and the last write
 are added; pooling in 8 bits takes 4 times the cycles. An estimate of an estimator: Arm calls its own figures "just an
 estimate". With 16-bit feature maps the multipliers take twice the cycles (3.10's formulas: blocks of half the depth, or
-twice the steps) and the bus twice the bytes; that has not been compared with Vela's own output.
+twice the steps) and the bus twice the bytes. Of a detector of 35 operators in int16 on an U55-256 that is 3.2 % less
+than Vela counts, of one whose second half is in int16 2.2 % more; a conversion between the types costs 12 % more.
 """
 
 import math

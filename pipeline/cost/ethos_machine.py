@@ -6,7 +6,7 @@ else.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from pipeline.cost.nouns import Device
@@ -33,13 +33,14 @@ class Stage:
     """The granularity and the speed of one size of micro-block.
 
     Attributes:
-        ifm_granule, acc_granule: banks that inputs and 32-bit accumulators are handed out in.
+        ifm_granule, acc_granule, wide_granule: banks that inputs, 32-bit and 40-bit accumulators are handed out in.
         output: cycles per element of a Mul, an Add, a maximum pool, anything else.
         table, clamp: cycles per element of a lookup and of a clamp.
     """
 
     ifm_granule: int
     acc_granule: int
+    wide_granule: int
     output: tuple[float, float, float, float]
     table: float
     clamp: float
@@ -47,10 +48,10 @@ class Stage:
 
 STAGES: Mapping[tuple[int, int, int], Stage] = MappingProxyType(
     {
-        (1, 1, 4): Stage(2, 4, (3.0, 6.0, 1.0, 2.0), 1.0, 1.0),
-        (1, 1, 8): Stage(2, 4, (1.5, 3.0, 0.5, 1.0), 1.0, 1.0),
-        (1, 2, 8): Stage(4, 8, (0.75, 1.5, 0.25, 0.5), 1.0, 0.5),
-        (2, 2, 8): Stage(8, 16, (0.375, 0.75, 0.125, 0.25), 1.0, 0.25),
+        (1, 1, 4): Stage(2, 4, 4, (3.0, 6.0, 1.0, 2.0), 1.0, 1.0),
+        (1, 1, 8): Stage(2, 4, 8, (1.5, 3.0, 0.5, 1.0), 1.0, 1.0),
+        (1, 2, 8): Stage(4, 8, 12, (0.75, 1.5, 0.25, 0.5), 1.0, 0.5),
+        (2, 2, 8): Stage(8, 16, 20, (0.375, 0.75, 0.125, 0.25), 1.0, 0.25),
     }
 )
 """By height, width and depth of the micro-block: U55-32, U55-64, U55-128, and U55-256 with U65."""
@@ -97,7 +98,7 @@ def machine(device: Device) -> Machine | None:
     if cores > 1:
         halves = tuple(value / cores for value in stage.output)
         output = (halves[0], halves[1], halves[2], halves[3])
-        stage = Stage(stage.ifm_granule, stage.acc_granule, output, stage.table / cores, stage.clamp / cores)
+        stage = replace(stage, output=output, table=stage.table / cores, clamp=stage.clamp / cores)
     latency = figure.get("sram_latency_cycles", 0.0)
     sram_rate = figure["sram_bytes_per_second"] / clock
     sram = Memory("sram", sram_rate, int(figure.get("sram_burst_bytes", 1)), latency, latency)

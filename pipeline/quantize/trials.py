@@ -358,17 +358,20 @@ def _corrected(state: State) -> State:
 
 
 def _walked(trials: _Trials, change: Callable[..., bool], state: State) -> State:
+    return walked(state, change, trials.images, trials.target, trials.search.progress)
+
+
+def walked(state: State, change: Callable[..., bool], images: Split, target: Target, progress: Progress) -> State:
     """``state`` with ``change`` made at every unit that is better for it, on the engine, in order.
 
     What a unit should compute is what the float model does, whatever the weights and biases of ``state`` have become.
     """
-    engine = Engine(state.quantized(), trials.target)
-    images = [*trials.images.learning, *trials.images.judging]
-    learn = len(trials.images.learning)
-    if trials.images.learning is trials.images.judging:
-        images = list(trials.images.learning)
-    progress = trials.search.progress
+    engine = Engine(state.quantized(), target)
+    every = [*images.learning, *images.judging]
+    learn = len(images.learning)
+    if images.learning is images.judging:
+        every = list(images.learning)
     progress.start(len(engine.units), "correcting operators")
-    steps = counted(walk(engine, state.real, images), progress)
+    steps = counted(walk(engine, state.real, every), progress)
     changed = [step.node.name for step in steps if change(step, learn)]
     return replace(state, model=writeback.written(state.model, engine, changed), exact=state.real)

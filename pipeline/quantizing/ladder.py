@@ -4,7 +4,8 @@ Better ranges, then recovery, which cost nothing on the device; then layer by la
 host where the NPU takes none, int16 activations where its contract has them, and last real numbers on the host. Within
 a rung the layers that lose most alone are tried one at a time. The fastest that reaches the floor by itself is taken;
 where none does, they are added up until it is reached, in the order of the decibels that each gains per millisecond
-that it adds, crossings included.
+that it adds, crossings included. Weights were rounded against the noise of int8, so where int16 does not do by itself
+they are rounded anew.
 """
 
 import math
@@ -15,7 +16,7 @@ from typing import Any
 
 import onnx
 
-from pipeline.quantize import trials
+from pipeline.quantize import rounding, trials
 from pipeline.quantize.calibrate import Calibration, Tap
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.recipe import PRESETS, Recipe
@@ -155,6 +156,12 @@ class _Climb:
         enough = ground.enough(found.sqnr_db, accuracy)
         self.done = enough and (ground.confirm is None or ground.confirm(model))
 
+    def reaches(self, found: Score, state: State) -> bool:
+        """Whether ``state``, which scores ``found``, reaches the floor."""
+        ground, model = self.ground, state.quantized()
+        enough = ground.enough(found.sqnr_db, None) or ground.enough(found.sqnr_db, ground.measure(model))
+        return enough and (ground.confirm is None or ground.confirm(model))
+
     def ended(self) -> Ladder:
         """What was climbed; of a floor that was missed, only as far as the accuracy rose."""
         points, state = self.points, self.state
@@ -193,7 +200,9 @@ def climb(ground: Ground, asked: Found) -> Ladder:
         if ground.search.budget.spent:
             climbing.untried.append(name)
         else:
-            _layers(climbing, name, layered.offer)
+            tried = _layers(climbing, name, layered.offer)
+            if layered.anew and not climbing.done:
+                _anew(climbing, name, tried)
     return climbing.ended()
 
 
@@ -230,8 +239,12 @@ def _again(climbing: _Climb, rung: str, recipe: Recipe) -> None:
         climbing.keep(scored, found.state)
 
 
-def _layers(climbing: _Climb, rung: str, offered: Offer) -> None:
-    """Try what is ``offered`` of each layer apart, then add up what gains, best first, until the floor is reached."""
+def _layers(climbing: _Climb, rung: str, offered: Offer) -> Sequence[tuple[Point, State]]:
+    """Try what is ``offered`` of each layer apart, then add up what gains, best first, until the floor is reached.
+
+    Returns:
+        What was tried apart, in that order.
+    """
     ground, base = climbing.ground, climbing.state
     rows = sensitivities(
         Engine(base.quantized(), ground.target),
@@ -257,13 +270,63 @@ def _layers(climbing: _Climb, rung: str, offered: Offer) -> None:
         what = scored[0].what if joined == variant else f"{stood} + {scored[0].what}"
         if _added(climbing, what, varied(base, joined, ground.scheme), joined, scored):
             stood, together = what, joined
+    return [(scored[0], varied(base, variant, ground.scheme)) for scored, variant in tried]
+
+
+def _anew(climbing: _Climb, rung: str, tried: Sequence[tuple[Point, State]]) -> None:
+    """Round the weights again for what was ``tried``, and stand on the fastest that reaches the floor so.
+
+    What changes most is rounded first; if that does not reach the floor nothing does, and it is stood on if it is
+    better. Then the fastest is looked for among those that nothing beats in time and decibels, halving them each time.
+    """
+    if not tried:
+        return
+    widest = max(tried, key=lambda each: len(each[0].layers))
+    if not _rounded(climbing, rung, *widest, instead=False):
+        return
+    fronts = marked([point for point, _ in tried])
+    rest = [each for each, point in zip(tried, fronts, strict=True) if point.front and each is not widest]
+    rest = sorted((each for each in rest if _time(each[0]) < _time(widest[0])), key=lambda each: _time(each[0]))
+    low, high = 0, len(rest)
+    while low < high:
+        middle = (low + high) // 2
+        if _rounded(climbing, rung, *rest[middle], instead=True):
+            high = middle
+        else:
+            low = middle + 1
+
+
+def _rounded(climbing: _Climb, rung: str, point: Point, state: State, *, instead: bool) -> bool:
+    """Whether ``state`` with weights rounded anew reaches the floor; then, or if it is just better, it is stood on.
+
+    ``instead`` of what is stood on, which reaches the floor: only if this one does too.
+    """
+    ground, what = climbing.ground, f"{point.what}, weights rounded anew"
+    if ground.search.budget.spent:
+        climbing.untried.append(f"{rung}: {what}")
+        return False
+    made = trials.walked(state, rounding.compensate, ground.images, ground.target, ground.search.progress)
+    scored = climbing.step(rung, what, point.layers, made)
+    if instead:
+        if not climbing.reaches(scored[1], made):
+            return False
+        climbing.points = [replace(p, kept=p.kept and p.rung != rung) for p in climbing.points]
+    elif scored[0].gain_db <= 0:
+        return False
+    climbing.keep(scored, made)
+    return climbing.done
 
 
 def _order(ground: Ground, point: Point, found: Score) -> tuple[bool, float, tuple[float, int, float]]:
     """Those that reach the floor alone come first, the fastest of them before all; the others by their worth."""
     reaches = ground.enough(found.sqnr_db, None)
-    time_ms = math.inf if point.price.ms is None else point.price.ms
-    return reaches, -time_ms if reaches else 0.0, point.worth
+    return reaches, -_time(point) if reaches else 0.0, point.worth
+
+
+def _time(of: Point | Price) -> float:
+    """Milliseconds; one that is not known is longer than any."""
+    ms = of.ms if isinstance(of, Price) else of.price.ms
+    return math.inf if ms is None else ms
 
 
 def _changed(variant: Variant) -> Sequence[str]:

@@ -130,15 +130,17 @@ class Rung:
     Attributes:
         able: whether it offers any layer anything, before it is known what each loses.
         offer: what it offers.
+        anew: whether weights are rounded for the outputs again after it, because int8 layers' noise shaped them.
     """
 
     able: Callable[[Target, Scheme, State], bool]
     offer: Offer
+    anew: bool = False
 
 
 RUNGS: Mapping[str, Rung] = {
     "per channel": Rung(lambda on, scheme, state: bool(_coarse(on, state, _weighted(state).values())), per_channel),
-    "int16": Rung(lambda on, scheme, state: bool(_narrow(on, scheme, state)), int16),
+    "int16": Rung(lambda on, scheme, state: bool(_narrow(on, scheme, state)), int16, anew=True),
     "cpu": Rung(lambda on, scheme, state: bool(_weighted(state)), on_host),
 }
 """The rungs that change layers, in order."""

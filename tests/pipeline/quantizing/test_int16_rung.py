@@ -20,7 +20,7 @@ from pipeline.quantize import scheme as schemes
 from pipeline.quantize import trials
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine
-from pipeline.quantize.recipe import PRESETS
+from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.score import score
 from pipeline.quantize.sensitivity import sensitivities
 from pipeline.quantize.split import split
@@ -133,9 +133,9 @@ def test_a_bundle_of_it_gives_the_engines_bytes(climbed, tmp_path):
 
 
 def found(floating):
-    """What ``fast`` makes of ``floating`` with smooth images, their layers by loss, and how its variants score."""
+    """Plain ranges of ``floating`` with smooth images, its layers by loss, and how its variants score."""
     seen = smooth(9, seed=1) if floating.graph.input[0].name == "x" else images(SHAPE, 9, low=0.0)
-    recipe, scheme = PRESETS["fast"].model_copy(update={"range": ("mse",)}), schemes.of(CHIP)
+    recipe, scheme = Recipe(range=("mse",)), schemes.of(CHIP)
     parts, _ = split(len(seen), recipe, lambda: seen, lambda places: [seen[p] for p in places])
     taken = calibrate(floating, view(floating), seen, True)
     state = trials.run(floating, taken, parts, recipe, CHIP, scheme).state
@@ -177,7 +177,7 @@ def test_what_int16_would_send_to_the_host_stays_int8():
 )
 def test_a_targets_means_are_those_of_its_contract_and_its_rules(name, wide, coarse):
     floating, chip = net(), target(name)
-    scheme, recipe, seen = schemes.of(chip), PRESETS["fast"], smooth(4, seed=1)
+    scheme, recipe, seen = schemes.of(chip), Recipe(range=("minmax",)), smooth(4, seed=1)
     parts, _ = split(len(seen), recipe, lambda: seen, lambda places: [seen[p] for p in places])
     taken = calibrate(floating, view(floating), seen, True)
     state = trials.run(floating, taken, parts, recipe, chip, scheme).state

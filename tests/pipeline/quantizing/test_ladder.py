@@ -154,6 +154,68 @@ def test_the_rung_of_int16_comes_before_the_host(monkeypatch):
     assert rungs.int16(stand.target, schemes.of(target("stm32mp2")), found.state, rows) == []
 
 
+def only_int16(monkeypatch, floor, search=None):
+    """A ladder of the rung of int16 alone, on a target that has it."""
+    monkeypatch.setattr(ladder, "_recipes", lambda asked: [])
+    monkeypatch.setattr(ladder, "RUNGS", {"int16": rungs.RUNGS["int16"]})
+    return climb(*ground(net(), floor, target("ethos-u55-256"), search))
+
+
+def test_weights_that_int8_shaped_are_rounded_anew_for_int16(monkeypatch):
+    missed = only_int16(monkeypatch, 190.0)
+    plain = max(p.sqnr_db for p in missed.points[:-1])
+    anew = missed.points[-1]
+    assert (anew.what, anew.kept, missed.reached) == ("every layer, weights rounded anew", True, False)
+    assert anew.sqnr_db > plain + 3
+    assert abs(anew.added.ms) < 0.001
+    floor = (plain + anew.sqnr_db) / 2
+    reached = only_int16(monkeypatch, floor)
+    assert reached.reached
+    again = [p for p in reached.points if p.what.endswith("rounded anew")]
+    kept = [p for p in again if p.kept]
+    assert len(again) > 1  # faster ones are tried too
+    assert len(kept) == 1
+    assert kept[0].price.ms == min(p.price.ms for p in again if p.sqnr_db >= floor)
+    graph = view(reached.state.quantized())
+    assert all(t.quantization.dtype == "int16" for n in graph.nodes for t in n.outputs if t.name in kept[0].layers)
+
+
+def test_a_faster_one_that_reaches_the_floor_takes_the_place_of_the_slower(monkeypatch):
+    """With a floor that all reach once they are rounded anew, though none does before."""
+    climbed = only_int16(monkeypatch, 190.0)
+    front = [p for p in marked(climbed.points[1:-1]) if p.front and p.what != "every layer"]
+    stand, found = ground(net(), 190.0, target("ethos-u55-256"))
+    stand = replace(stand, enough=lambda db, accuracy: bool(accuracy), measure=lambda made: float(anew))
+    walked, anew = trials.walked, False
+
+    def rounded(*given):
+        nonlocal anew
+        anew = True
+        return walked(*given)
+
+    monkeypatch.setattr(trials, "walked", rounded)
+    taken = climb(stand, found)
+    kept = [p for p in taken.points if p.kept and p.rung == "int16"]
+    assert taken.reached
+    assert [p.what for p in kept] == [f"{min(front, key=lambda p: p.price.ms).what}, weights rounded anew"]
+
+
+def test_rounding_anew_is_left_out_when_the_time_is_up(monkeypatch):
+    class Over(Budget):
+        spent = False
+
+    budget, layers = Over(1.0), ladder._layers
+
+    def slow(*given):
+        tried = layers(*given)
+        Over.spent = True
+        return tried
+
+    monkeypatch.setattr(ladder, "_layers", slow)
+    climbed = only_int16(monkeypatch, 190.0, Search(budget=budget))
+    assert climbed.untried == ("int16: every layer, weights rounded anew",)
+
+
 def test_a_floor_that_int8_reaches_needs_no_rung():
     stand, found = ground(net(), 0.0)
     climbed = climb(stand, found)

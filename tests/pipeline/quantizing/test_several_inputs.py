@@ -61,7 +61,7 @@ def quantize(folder, *words, calibration="drive", name="ethos-u55-256"):
     return stopped.value.code
 
 
-@pytest.mark.parametrize("words", [("--preset", "fast"), ("--preset", "best")], ids=lambda words: words[1])
+@pytest.mark.parametrize("words", [("--preset", "fast"), ("--preset", "balanced")], ids=lambda words: words[1])
 def test_several_inputs_are_quantized_scored_and_written(folder, capsys, words):
     assert quantize(folder, *words, "--json") == 0
     report = json.loads(capsys.readouterr().out)
