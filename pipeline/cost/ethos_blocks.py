@@ -1,9 +1,9 @@
 """The block of output that an Ethos-U works on at a time: the search that its compiler does, over all blocks at once.
 
-A block is legal if its input (twice, in banks of 1 KiB, in granules) and its accumulators (twice, of 32 bits; of 40
-for sums of 16-bit feature maps) fit the shared RAM. Among the legal ones the compiler takes the one that fetches least
-per output element; a block whose input covers the whole feature map counts half. Source: ethos-u-vela 5.2.0 (its C++
-core, ``ethos_u55.cpp``), as facts; for 16 bits ``architecture_allocator.py`` there.
+A block is legal if its input (twice, in banks of 1 KiB, in granules) and its accumulators (twice, of 32 bits; of 40 for
+sums of 16-bit feature maps) fit the shared RAM. Among the legal ones the compiler takes the one that fetches least per
+output element; a block whose input covers the whole feature map counts half. Source: ethos-u-vela 5.2.0 (its C++ core,
+``ethos_u55.cpp``), as facts; for 16 bits ``architecture_allocator.py`` there.
 """
 
 import math

@@ -245,7 +245,7 @@ def test_ceilings_and_demands_of_the_configuration(tiny):
 
 
 def test_too_large_a_drop_is_a_gate_with_the_worst_layer():
-    layer = Sensitivity("stem", "Conv", "t", "npu", (), 7.25, 9.0, 0.9, 1.0, 0.1, 0.0, -1.0, 1.0, ())
+    layer = Sensitivity("stem", "Conv", "t", "npu", (), 7.25, 9.0, 0.9, 1.0, 0.1, "int8", 0.0, -1.0, 1.0, ())
     assert quantize._gates(0.01, 0.01, layer) == ()
     (gate,) = quantize._gates(0.03, 0.01, layer)
     assert gate == "quantize.max_ap50_drop is 0.0100, int8 costs 0.0300 of AP50; worst layer: stem (Conv), 7.2 dB"
