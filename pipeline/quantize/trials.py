@@ -138,6 +138,10 @@ _Floating = tuple[onnx.ModelProto, Calibration, Graph]
 """A float model, its statistics and its view."""
 
 
+End = tuple[tuple[State, Score], Sequence[str]]
+"""Where a way ended, and what that stands on."""
+
+
 @dataclass
 class _Trials:
     """The trials of one recipe, and of those that it goes through first.
@@ -191,7 +195,7 @@ class _Trials:
         """Go another way."""
         self.best, self.path = None, []
 
-    def found(self, ends: Sequence[tuple[tuple[State, Score], Sequence[str]]]) -> Found:
+    def found(self, ends: Sequence[End]) -> Found:
         """The best of ``ends``, each with its path; the first of those alike."""
         (state, scored), path = max(ends, key=lambda end: end[0][1].sqnr_db)
         made = [replace(trial, kept=trial.what in path) for trial in self.trials]
@@ -250,10 +254,11 @@ def run(
     tap = Tap(model, outputs)
     wanted = [tap.read(image) for image in images.judging]
     made = _Trials(scheme, target, images, wanted, search or Search())
-    ends = []
+    ends: list[End] = []
     for name, way in ways(recipe):
         made.begin()
         _go(made, (model, calibration, graph), name, way)
+        _go_on(made, ends, name, way)
         ends += [(made.best, made.path)] if made.best is not None else []
     return made.found(ends)
 
@@ -290,6 +295,15 @@ def _untested(
     said = f"channels evened at {len(evened)} places, {', '.join(evened[:1])} first: some were far beyond the others"
     state = _state(model, view(model), calibration, scheme, choosing, recipe.weight_range[0] == "mse")
     return Found(expected(state, recipe), (Trial(said, None, True, 0.0),) if evened else (), (), None)
+
+
+def _go_on(trials: _Trials, ends: Sequence[End], name: str, recipe: Recipe) -> None:
+    """Where an earlier way ended higher, go on from there with what ``recipe`` fits to the engine's outputs."""
+    before = max(ends, key=lambda end: end[0][1].sqnr_db, default=None)
+    if before is None or trials.best is None or before[0][1].sqnr_db <= trials.best[1].sqnr_db:
+        return
+    trials.best, trials.path = before[0], [*before[1]]
+    _fit(trials, f"{name}from the earlier end, ", recipe)
 
 
 def _maker(
@@ -341,6 +355,11 @@ def _recover(trials: _Trials, name: str, recipe: Recipe) -> None:
     """Round the weights and correct the biases of the best state so far; what is cheap is tried before what is not."""
     if recipe.bias_correction != "off":
         trials.improve(f"{name}biases corrected, fast", _corrected)
+    _fit(trials, name, recipe)
+
+
+def _fit(trials: _Trials, name: str, recipe: Recipe) -> None:
+    """Round weights for the engine's outputs and correct biases by them, from the best state so far."""
     if recipe.rounding == "compensated":
         trials.improve(f"{name}weights rounded for the outputs", partial(_walked, trials, rounding.compensate))
     if recipe.bias_correction == "full":

@@ -91,18 +91,17 @@ def test_each_trial_is_kept_only_if_it_is_the_best_so_far():
     )
 
 
-def test_where_the_greedy_order_goes_wrong_the_cheaper_end_stays():
+def test_where_the_greedy_order_goes_wrong_the_cheaper_end_is_gone_on_from():
     floating, seen = net("HardSwish (a)"), smooth(9, 2)
     alone = tried(PRESETS["best"].model_copy(update={"no_worse_than": None}), floating, seen=seen)[0]
     cheaper, found = (tried(PRESETS[name], floating, seen=seen)[0] for name in ("balanced", "best"))
-    assert alone.score.sqnr_db < cheaper.score.sqnr_db == found.score.sqnr_db
-    assert [t.what for t in found.trials if t.kept] == [
-        f"as balanced: {t.what}" if t.what.startswith("biases") else t.what for t in cheaper.trials if t.kept
-    ]
+    assert alone.score.sqnr_db < cheaper.score.sqnr_db <= found.score.sqnr_db
+    path = [f"as balanced: {t.what}" if t.what.startswith("biases") else t.what for t in cheaper.trials if t.kept]
+    kept = [t.what for t in found.trials if t.kept]
+    assert kept[: len(path)] == path
+    assert all(what.startswith("from the earlier end, ") for what in kept[len(path) :])
+    assert found.score.sqnr_db == max(t.sqnr_db for t in found.trials)
     assert len({t.what for t in found.trials}) == len(found.trials)
-    assert found.state.quantized().SerializeToString(deterministic=True) == (
-        cheaper.state.quantized().SerializeToString(deterministic=True)
-    )
 
 
 @pytest.mark.parametrize("middle", ["Relu (a)", "HardSwish (a)"])
