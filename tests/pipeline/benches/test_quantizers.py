@@ -411,6 +411,7 @@ def test_the_tables_show_losses_times_memory_and_failures():
         entry("ORT min-max", 89.0, seed=1), failed, odd,
     ]  # fmt: skip
     peaks = [Peak("ours fast", 50, Spent(1, 1, 200.0)), Peak("ours fast", 1000, Failure("ended by signal 9"))]
+    peaks.append(Peak("ours best", 50, Spent(1, 1, None)))
     comparison = Comparison(entries, peaks, {"cctv": "there is no trained detector"})
     text = table.markdown(comparison)
     assert "| ours best | 0.00 (30.0 dB) |" in text
@@ -420,6 +421,8 @@ def test_the_tables_show_losses_times_memory_and_failures():
     assert "- tiny, per-channel, NNCF fast: nncf is not installed" in text
     assert "| tiny | 0.50 | 0.50 |" in text
     assert "| ours fast | 200 | failed |" in text
+    assert "| ours best | unknown |  |" in text
+    assert "| ours fast | 0.5 |" in text
     assert "- ORT entropy was run in ONNX Runtime, for the engine says: y: has 3 scales" in text
     document = json.loads(table.document(comparison))
     assert document["schema"] == table.SCHEMA
