@@ -339,6 +339,16 @@ def test_an_interrupted_command_says_what_goes_on(tmp_path, capsys, monkeypatch)
     assert "what was measured is kept" in capsys.readouterr().err
 
 
+def test_the_command_writes_the_tables_and_prints_them(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench-quant", str(CONFIG_FILE), "--only", "cctv", "--runs", str(tmp_path), "--out", f"{tmp_path}/out"])
+    assert ended.value.code == 0
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert "- cctv: left out: " in said
+    assert capsys.readouterr().out == said
+    assert set(json.loads((tmp_path / "out" / "table.json").read_text())["missing"]) == {"cctv"}
+
+
 def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["bench-quant", str(CONFIG_FILE), "--only", "vgg", "--out", str(tmp_path)])
