@@ -35,7 +35,7 @@ def bench_quant_command(
     Each measurement is written down at once and not made again as long as model, images, code and toolkits are the
     same: what was stopped goes on, and several runs, also side by side, add up to one table.
     """
-    from pipeline.benches.quantization import bench, table  # noqa: PLC0415 (imports onnxruntime)
+    from pipeline.benches.quantization import bench, measured, table  # noqa: PLC0415 (imports onnxruntime)
 
     loaded = loading.load(config, None)
     folder = out or runs / "bench-quant"
@@ -44,6 +44,7 @@ def bench_quant_command(
             found = bench.run(loaded.config, runs, folder, only or (), seeds, console, force)
         except KeyboardInterrupt:
             raise loading.Interrupted("the same command without --force; what was measured is kept") from None
-    write_atomically(folder / DOCUMENT, (table.document(found) + "\n").encode())
-    write_atomically(folder / MARKDOWN, (table.markdown(found) + "\n").encode())
+    with measured.locked(folder / ".lock"):  # another command may be at its end too
+        write_atomically(folder / DOCUMENT, (table.document(found) + "\n").encode())
+        write_atomically(folder / MARKDOWN, (table.markdown(found) + "\n").encode())
     say(table.document(found) if json else table.markdown(found))

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,12 +25,24 @@ def code(modules: Sequence[str]) -> str:
     return sha.hexdigest()
 
 
-def tools(contender: Contender, scheme: Scheme) -> str:
-    """What besides the project's code makes and judges a file: libraries with versions, and the target's profile."""
-    profile = library.load(SHIPPED / f"{TARGETS[scheme]}.yaml").model_dump_json()
+def tools(contenders: Sequence[Contender], schemes: Sequence[Scheme]) -> Mapping[tuple[str, Scheme], str]:
+    """What besides the project's code makes and judges a file, by contender and scheme.
+
+    That is libraries with their versions, and the target's profile.
+    """
+    targets = {scheme: _profile(TARGETS[scheme]) for scheme in schemes}
+    libraries = {each.name: _libraries(each) for each in contenders}
+    return {(name, scheme): f"{libraries[name]}, {target}" for name in libraries for scheme, target in targets.items()}
+
+
+def _profile(name: str) -> str:
+    text = library.load(SHIPPED / f"{name}.yaml").model_dump_json()
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _libraries(contender: Contender) -> str:
     packages = sorted({*RUNNERS, *(() if contender.ours else (contender.package,))})
-    versions = [f"{package} {version(package)}" for package in packages]
-    return ", ".join([*versions, f"{TARGETS[scheme]} {hashlib.sha256(profile.encode()).hexdigest()[:12]}"])
+    return ", ".join(f"{package} {version(package)}" for package in packages)
 
 
 def version(package: str) -> str:

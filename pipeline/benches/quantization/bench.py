@@ -104,8 +104,7 @@ def run(
     unknown = [name for name in only if name not in CASES]
     if unknown:
         raise ConfigError(f"is no case: {unknown[0]}", where="--only", fix=nearest(unknown[0], CASES))
-    known = {} if force else {(line.what, line.basis): line.found for line in measured.read(folder / MEASURED)}
-    bench = Bench(folder, code((__name__, child.__name__)), progress, known)
+    bench = Bench(folder, code((__name__, child.__name__)), progress, {} if force else known(folder / MEASURED))
     missing: dict[str, str] = {}
     for name in CASES:
         if only and name not in only:
@@ -123,11 +122,20 @@ def run(
     return comparison(bench, missing)
 
 
+def known(path: Path) -> Mapping[tuple[What, Basis], Entry | Peak]:
+    """What ``path`` has that need not be measured again: all but what was killed or took too long."""
+    return {
+        (line.what, line.basis): line.found
+        for line in measured.read(path)
+        if not (isinstance(line.found.spent, Failure) and line.found.spent.passing)
+    }
+
+
 def comparison(bench: Bench, missing: Mapping[str, str]) -> Comparison:
     """All measurements in the file that were made by this code, with these libraries, of the models as they are."""
     models = {name: digests.sha256(path) for name in CASES if (path := bench.models / f"{name}.onnx").is_file()}
     rank = {each.name: place for place, each in enumerate(CONTENDERS)}
-    today = {(each.name, scheme): tools(each, scheme) for each in CONTENDERS for scheme in TARGETS}
+    today = tools(CONTENDERS, tuple(TARGETS))
 
     def holds(line: Line) -> bool:
         case, scheme = (
@@ -179,7 +187,7 @@ def compare(
     """
     real, model, found = judge.reference(case), digests.sha256(case.model), list[Entry]()
     evaluation = evaluated(case, real)
-    today = {(each.name, scheme): tools(each, scheme) for each in contenders for scheme in schemes}
+    today = tools(contenders, schemes)
     bench.progress.start(seeds * len(schemes) * len(contenders), case.name)
     for seed in range(seeds):
         images = case.draw(seed, work / f"images-{seed}")
@@ -218,13 +226,13 @@ def quantized(contender: Contender, job: Job) -> Spent | Failure:
 
 def memory(bench: Bench, case: Case, work: Path) -> None:
     """Peak memory of every contender with ``FEW`` and with ``MANY`` calibration images."""
-    model = digests.sha256(case.model)
+    model, today = digests.sha256(case.model), tools(CONTENDERS, (MEMORY_SCHEME,))
     for count in (FEW, MANY):
         images = case.draw(0, work / "memory", count)
         drawn = digests.Digests().tree(images)
         bench.progress.start(len(CONTENDERS), f"memory, {count} images")
         for contender in CONTENDERS:
-            basis = Basis(model, drawn, "", bench.code, tools(contender, MEMORY_SCHEME))
+            basis = Basis(model, drawn, "", bench.code, today[contender.name, MEMORY_SCHEME])
             if (measured.peak_of(contender.name, count), basis) not in bench.known:
                 job = Job(case.model, images, work / "quantized.onnx", MEMORY_SCHEME)
                 bench.keep(basis, Peak(contender.name, count, quantized(contender, job)))

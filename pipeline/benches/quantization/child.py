@@ -42,9 +42,15 @@ class Spent:
 
 @dataclass(frozen=True)
 class Failure:
-    """A quantization that came to nothing, and why."""
+    """A quantization that came to nothing, and why.
+
+    Attributes:
+        reason: in words.
+        passing: whether another try may well end otherwise: it was killed, or took too long.
+    """
 
     reason: str
+    passing: bool = False
 
 
 def spawn(contender: Contender, job: Job) -> Spent | Failure:
@@ -59,9 +65,9 @@ def spawn(contender: Contender, job: Job) -> Spent | Failure:
             command, capture_output=True, text=True, check=False, env=os.environ | QUIET, timeout=LONGEST
         )
     except subprocess.TimeoutExpired:
-        return Failure(f"not done after {LONGEST:.0f} s")
+        return Failure(f"not done after {LONGEST:.0f} s", passing=True)
     if done.returncode < 0:
-        return Failure(f"ended by signal {-done.returncode}")
+        return Failure(f"ended by signal {-done.returncode}", passing=True)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         return Failure(lines[-1] if lines else f"exit code {done.returncode}")

@@ -227,10 +227,12 @@ def _memory(comparison: Comparison) -> Iterator[str]:
     yield f"| | {' | '.join(str(count) for count in counts)} |"
     yield "|---" * (len(counts) + 1) + "|"
     for name in dict.fromkeys(name for name, _ in found):
-        yield f"| {name} | {' | '.join(_peak(found[name, count]) for count in counts)} |"
+        yield f"| {name} | {' | '.join(_peak(found.get((name, count))) for count in counts)} |"
 
 
-def _peak(spent: Spent | Failure) -> str:
+def _peak(spent: Spent | Failure | None) -> str:
+    if spent is None:
+        return ""
     return "failed" if isinstance(spent, Failure) else "unknown" if spent.peak_mb is None else f"{spent.peak_mb:,.0f}"
 
 

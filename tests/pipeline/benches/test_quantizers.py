@@ -86,8 +86,7 @@ def test_what_was_measured_is_not_measured_again_unless_something_changes(case, 
     made = counting(monkeypatch)
 
     def measure(seeds, code="code", measured_case=case):
-        known = {(line.what, line.basis): line.found for line in measured.read(tmp_path / bench.MEASURED)}
-        with_known = Bench(tmp_path, code, Quiet(), known)
+        with_known = Bench(tmp_path, code, Quiet(), bench.known(tmp_path / bench.MEASURED))
         return bench.compare(with_known, measured_case, tmp_path, seeds, [named("ORT min-max")], ["per-channel"])
 
     first = measure(1)
@@ -117,6 +116,7 @@ def test_an_interrupted_run_goes_on_where_it_was_and_force_measures_anew(case, t
         return replace(case, name=name, model=folder / f"{name}.onnx")
 
     monkeypatch.setattr(bench, "make", ready)
+    monkeypatch.setattr(bench, "code", lambda modules: "code")
     monkeypatch.setattr(child, "spawn", spawned)
     asked = (CONFIG, tmp_path, tmp_path / "out", ["skewed"], 1, Quiet())
     with pytest.raises(KeyboardInterrupt):
@@ -134,26 +134,27 @@ def test_an_interrupted_run_goes_on_where_it_was_and_force_measures_anew(case, t
 
 
 def test_what_it_rests_on_is_code_and_versions_and_the_target():
-    said = basis.tools(named("ORT min-max"), "per-channel")
+    absent = Contender("absent", ("no_such_package.at_all",), print)
+    found = basis.tools([named("ORT min-max"), absent], ["per-channel"])
+    said = found["ORT min-max", "per-channel"]
     assert f"onnxruntime {onnxruntime.__version__}" in said
     assert f"numpy {np.__version__}" in said
     assert "ethos-u55-256" in said
-    assert basis.tools(Contender("absent", ("no_such_package.at_all",), print), "per-channel").startswith(
-        "no_such_package absent, numpy"
-    )
+    assert "no_such_package absent" in found["absent", "per-channel"]
     assert basis.code([bench.__name__]) == basis.code([bench.__name__]) != basis.code([table.__name__])
 
 
 def test_runs_of_different_cases_add_up_to_one_table_of_what_holds(tmp_path):
     here = Bench(tmp_path, "code", Quiet())
     here.models.mkdir()
+    today = basis.tools(CONTENDERS, tuple(TARGETS))
     for name in ("mobilenet-v2", "skewed"):
         (here.models / f"{name}.onnx").write_bytes(name.encode())
 
     def keep(found, case, code="code", model=None):
         scheme = getattr(found, "scheme", bench.MEMORY_SCHEME)
         model = hashlib.sha256((model or case).encode()).hexdigest()
-        here.keep(Basis(model, "", "", code, basis.tools(named(found.contender), scheme)), found)
+        here.keep(Basis(model, "", "", code, today[found.contender, scheme]), found)
 
     later, first = (entry(name, 89.0, case=case) for name, case in (("ORT min-max", "skewed"), ("ours best", "skewed")))
     keep(later, "skewed")
@@ -217,7 +218,17 @@ def test_a_tool_that_writes_nothing_is_not_judged_by_the_file_before(case, tmp_p
     monkeypatch.setattr(child.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
     assert child.spawn(named("ours fast"), job) == Failure("it wrote no file")
     monkeypatch.setattr(child.subprocess, "run", late)
-    assert child.spawn(named("ours fast"), job) == Failure("not done after 1800 s")
+    assert child.spawn(named("ours fast"), job) == Failure("not done after 1800 s", passing=True)
+    killed = subprocess.CompletedProcess([], -9, "", "")
+    monkeypatch.setattr(child.subprocess, "run", lambda command, **_: killed)
+    assert child.spawn(named("ours fast"), job) == Failure("ended by signal 9", passing=True)
+
+
+def test_what_was_killed_is_tried_again_and_what_failed_by_itself_is_not(tmp_path):
+    here, of = Bench(tmp_path, "code", Quiet()), Basis(*"abcde")
+    here.keep(of, Peak("ours fast", 50, Failure("ended by signal 9", passing=True)))
+    here.keep(of, Peak("ours fast", 1000, Failure("it wrote no file")))
+    assert bench.known(here.file) == {(("ours fast", 1000), of): Peak("ours fast", 1000, Failure("it wrote no file"))}
 
 
 def late(command, timeout, **_):
@@ -340,6 +351,16 @@ def test_an_interrupted_command_says_what_goes_on(tmp_path, capsys, monkeypatch)
     assert "what was measured is kept" in capsys.readouterr().err
 
 
+def test_the_command_writes_the_tables_and_prints_them(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["bench-quant", str(CONFIG_FILE), "--only", "cctv", "--runs", str(tmp_path), "--out", f"{tmp_path}/out"])
+    assert ended.value.code == 0
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert "- cctv: left out: " in said
+    assert capsys.readouterr().out == said
+    assert set(json.loads((tmp_path / "out" / "table.json").read_text())["missing"]) == {"cctv"}
+
+
 def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["bench-quant", str(CONFIG_FILE), "--only", "vgg", "--out", str(tmp_path)])
@@ -412,6 +433,7 @@ def test_the_tables_show_losses_times_memory_and_failures():
         entry("ORT min-max", 89.0, seed=1), failed, odd,
     ]  # fmt: skip
     peaks = [Peak("ours fast", 50, Spent(1, 1, 200.0)), Peak("ours fast", 1000, Failure("ended by signal 9"))]
+    peaks.append(Peak("ours best", 50, Spent(1, 1, None)))
     comparison = Comparison(entries, peaks, {"cctv": "there is no trained detector"})
     text = table.markdown(comparison)
     assert "| ours best | 0.00 (30.0 dB) |" in text
@@ -421,6 +443,8 @@ def test_the_tables_show_losses_times_memory_and_failures():
     assert "- tiny, per-channel, NNCF fast: nncf is not installed" in text
     assert "| tiny | 0.50 | 0.50 |" in text
     assert "| ours fast | 200 | failed |" in text
+    assert "| ours best | unknown |  |" in text
+    assert "| ours fast | 0.5 |" in text
     assert "- ORT entropy was run in ONNX Runtime, for the engine says: y: has 3 scales" in text
     document = json.loads(table.document(comparison))
     assert document["schema"] == table.SCHEMA
