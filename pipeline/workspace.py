@@ -4,7 +4,8 @@
 
     runs/cctv/                 one folder per use case
       train/ ... package/      a stage's files and its record, stage.json; replaced in one step when the stage ends
-      .partial/train/          where the stage works; continued after a kill when its key is still the same
+      .partial/train/          where the stage works; continued after a kill when its key is still the same but for
+                               a bound on its time
       .partial/train.key.json  that key
       .partial/train.old/      the replaced folder, for the moment between two renames
       .lock                    held while a run lasts

@@ -326,7 +326,8 @@ class Clock:
 def _quantize(order: Order, prepared: Prepared, calibration: Calibration, parts: Split, search: Search) -> trials.Found:
     """What the recipe makes of the model, or the encodings that were given."""
     if len(search.journal):
-        search.progress.message(f"goes on after {len(search.journal)} trials that {order.journal.name} has")
+        many = "s" * (len(search.journal) > 1)
+        search.progress.message(f"goes on after {len(search.journal)} trial{many} that {order.journal.name} has")
     scheme = schemes.of(order.target, order.recipe.power_of_two)
     if order.encodings is None:
         return trials.run(prepared.model, calibration, parts, order.recipe, order.target, scheme, search)

@@ -244,7 +244,8 @@ def _journal(context: Context, name: str, key: str) -> Journal:
     """The journal ``name`` of the search ``key``; says what it knows."""
     journal = Journal(context.out / name, key)
     if len(journal):
-        context.progress.message(f"goes on after {len(journal)} trials that were measured before")
+        trials_before = f"{len(journal)} trial{'s that were' if len(journal) > 1 else ' that was'}"
+        context.progress.message(f"goes on after {trials_before} measured before")
     return journal
 
 

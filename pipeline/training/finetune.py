@@ -39,9 +39,8 @@ class Kept:
 class _Epochs(Checkpoint):
     """Counts the steps of a training, and tells and keeps each epoch."""
 
-    def __init__(self, progress: Progress, what: str, kept: Kept) -> None:
-        self._progress, self._what, self._kept = progress, what, kept
-        self._losses: list[torch.Tensor] = []
+    def __init__(self, learner: Learner, progress: Progress, what: str, kept: Kept) -> None:
+        self._learner, self._progress, self._what, self._kept = learner, progress, what, kept
         self.history: list[dict[str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,20 +59,13 @@ class _Epochs(Checkpoint):
         for epoch, numbers in enumerate(self.history):
             self._tell(epoch, numbers)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 (Lightning's hook)
-        *_: object,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Count a step."""
-        self._losses.append(outputs["loss"].detach())
         self._progress.advance()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the epoch and keep it; raises ``DivergedError`` when its loss is not a number."""
-        losses, self._losses = torch.stack(self._losses), []
+        losses = self._learner.take_losses()
         if not losses.isfinite().all():
             what = f"the loss is not a number in epoch {trainer.current_epoch + 1}"
             raise DivergedError(what, fix="lower the learning rate")
@@ -96,7 +88,8 @@ def finetune(learner: Learner, config: TrainConfig, progress: Progress, what: st
     """Train ``learner`` for ``config.epochs`` on one device, without looking at the validation split.
 
     Goes on after the last whole epoch that ``kept`` has. In float32 throughout, without TensorFloat-32: its 10 bits of
-    fraction are fewer than the products of int8 that rounded weights and activations stand for.
+    fraction are fewer than the products of int8 that rounded weights and activations stand for. The same seed gives
+    the same weights on a CPU; a GPU may sum the gradients of pixels that were repeated in any order.
 
     Raises:
         ConfigError: the device that ``config.accelerator`` wants is not there.
@@ -104,7 +97,7 @@ def finetune(learner: Learner, config: TrainConfig, progress: Progress, what: st
     """
     kind = accelerator(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    epochs = _Epochs(progress, what, kept)
+    epochs = _Epochs(learner, progress, what, kept)
     with calm(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         pl.Trainer(
             accelerator=kind,

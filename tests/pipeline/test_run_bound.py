@@ -1,4 +1,4 @@
-"""A setting that bounds a stage's time: with another one the stage goes on with what it has."""
+"""A setting that bounds a stage's time, with another of which the stage goes on; and what stages say ahead."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ import json
 import pytest
 from test_kill import epochs_run, killed_in_epoch
 
+from pipeline.errors import ConfigError
 from pipeline.freshness import Bound
 
 LEFT_SOME = Bound("train.epochs", untried="loss")
@@ -79,3 +80,23 @@ def test_a_key_that_is_damaged_is_no_key(shop, damage):
     killed_in_epoch(shop, 2)
     (shop.folder / "runs/shop/.partial/train.key.json").write_text(damage)
     assert epochs_run(shop) == [0, 1, 2]
+
+
+def test_what_a_stage_refuses_ahead_is_refused_before_any_stage_runs(shop):
+    first, second, *others = shop.stages
+    stages = (first, dataclasses.replace(second, ahead=True), *others)
+    path = shop.src / "export.py"
+    text = path.read_text()
+    path.write_text(
+        f"{text}\ndef ahead(context):\n    from pipeline.errors import ConfigError\n"
+        "    if context.config.export.opset == 17:\n        raise ConfigError('is 17', where='export.opset')\n"
+    )
+    shop.set(export={"opset": 17})
+    with pytest.raises(ConfigError, match=r"export\.opset: is 17"):
+        shop.run(stages=stages)
+    assert shop.hooks().ran == []
+    shop.run(stages=stages, last="train")  # which does not get that far
+    assert shop.hooks().ran == ["train"]
+    shop.set(export={"opset": 18})
+    shop.run(stages=stages)
+    assert shop.hooks().ran == ["export", "package"]

@@ -159,6 +159,12 @@ class Learner(pl.LightningModule):
         self._losses.append(loss.detach())
         return loss
 
+    def take_losses(self) -> Tensor:
+        """The loss of each step [steps] since they were last taken; NaN alone where there was none."""
+        losses = torch.stack(self._losses) if self._losses else torch.tensor([torch.nan])
+        self._losses = []
+        return losses
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401 (Lightning's hook)
         """Follow the network with the average."""
         self.average.update_parameters(self.network)
@@ -193,8 +199,7 @@ class Learner(pl.LightningModule):
         """Combine what all ranks found, and measure it."""
         found = self._gathered()
         truth = [(image.boxes, image.labels) for image in self._validation.split.images]
-        losses = torch.stack(self._losses).mean() if self._losses else torch.tensor(torch.nan)
-        loss = self.trainer.strategy.reduce(losses.to(self.device), reduce_op="mean")
+        loss = self.trainer.strategy.reduce(self.take_losses().mean().to(self.device), reduce_op="mean")
         rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self.results = {
             "loss": float(loss),
@@ -202,7 +207,7 @@ class Learner(pl.LightningModule):
             "learning_rate": float(rate),
         }
         self.log("progress", progress(self.results), sync_dist=True)
-        self._found, self._losses = {}, []
+        self._found = {}
 
     def _gathered(self) -> dict[int, Detections]:
         if self.trainer.world_size == 1:

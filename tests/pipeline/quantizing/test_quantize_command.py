@@ -133,7 +133,7 @@ def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert any("the budget of 0 s is too small for one trial" in note for note in report["notes"])
     assert (folder / "net.int8.trials.jsonl").exists()
     assert quantize(folder) == 0
-    assert "goes on after 1 trials" in "".join(capsys.readouterr())
+    assert "goes on after 1 trial that" in "".join(capsys.readouterr())
     assert not (folder / "net.int8.trials.jsonl").exists()
     assert (folder / "net.int8.onnx").read_bytes() == (folder / "whole.onnx").read_bytes()
 
