@@ -248,7 +248,7 @@ def _layers(climbing: _Climb, rung: str, offered: Offer) -> Sequence[tuple[Point
     ground, base = climbing.ground, climbing.state
     rows = sensitivities(
         Engine(base.quantized(), ground.target),
-        base.model,
+        base.real,
         ground.images.judging[:LAYER_IMAGES],
         ground.search.progress,
     )

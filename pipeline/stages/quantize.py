@@ -116,7 +116,7 @@ def run(context: Context) -> Result:
     engine, images = Engine(quantized, target), _pick(task, range(config.quantize.error_images))
     for note in (*searched.notes, *fallbacks(engine)):
         context.progress.message(note)
-    errors = sensitivities(engine, state.model, images, context.progress)
+    errors = sensitivities(engine, state.real, images, context.progress)
     (context.out / ERRORS).write_text(json.dumps(as_rows(errors), indent=1) + "\n")
     int8_scores = measured.of(state.quantized())
     lowest = worst(errors)
