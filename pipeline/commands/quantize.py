@@ -1,5 +1,6 @@
 """``pipeline quantize``: one float ONNX model to int8, for one target."""
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -67,7 +68,9 @@ def quantize_command(
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     explain: Annotated[str | None, typer.Option(metavar="LAYER", help="Say all about one layer.")] = None,
-    min_sqnr: Annotated[float | None, typer.Option(help="Gate: signal to noise of the outputs, in dB.")] = None,
+    min_sqnr: Annotated[
+        float | None, typer.Option(help="Gate: signal to noise of the outputs on average, in dB.")
+    ] = None,
     ladder: Annotated[
         bool, typer.Option("--ladder", help="Below --min-sqnr, climb the mixed-precision ladder until it is reached.")
     ] = False,
@@ -94,6 +97,7 @@ def quantize_command(
         size=pixels, images=images, encodings=encodings, budget=budget, floor=min_sqnr if ladder else None,
         export=_export(export_encodings),
     )  # fmt: skip
+    _require_apart(order)
     with progress.console(sys.stderr if json else sys.stdout) as console:
         done = _run(order, console, tracking)
     missed = job.missed(done, min_sqnr)
@@ -111,6 +115,8 @@ def _require_together(
     """Raise ``typer.BadParameter`` for options that exclude or lack each other."""
     if recipe is not None and preset is not None:
         raise typer.BadParameter("--recipe and --preset exclude each other")
+    if min_sqnr is not None and math.isnan(min_sqnr):
+        raise typer.BadParameter("is no number", param_hint="--min-sqnr")
     if ladder and min_sqnr is None:
         raise typer.BadParameter(
             "the ladder is climbed until a floor is reached: give --min-sqnr too", param_hint="--ladder"
@@ -125,6 +131,18 @@ def _export(path: Path | None) -> Path | None:
         fix = "call it .encodings, as AIMET does"
         raise typer.BadParameter(f"{path} may be another file of this model: {fix}", param_hint="--export-encodings")
     return path
+
+
+def _require_apart(order: "Order") -> None:
+    """Raise ``typer.BadParameter`` where something would be written over the model, the images or given encodings."""
+    read = {path.resolve() for path in (order.model, order.calibration)}
+    export = [] if order.export is None else [order.export, order.float_out]
+    given = set() if order.encodings is None else {order.encodings.resolve()}
+    written = [order.out, order.encodings_out, order.recipe_out, order.journal, order.plot_out, *export]
+    lost = [path for path in written if path.resolve() in read]
+    lost += [path for path in export if path.resolve() in given]
+    if lost:
+        raise typer.BadParameter(f"{lost[0]} is read, and would be written over: give another --out or name")
 
 
 def _recipe(path: Path | None, preset: Preset | None, target: str) -> "Recipe":
@@ -173,7 +191,7 @@ def _numbers(text: str, option: str) -> tuple[float, ...]:
         values = tuple(float(word) for word in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3):
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
         raise typer.BadParameter(f"{text} is neither one number nor three with commas", param_hint=option)
     return values
 

@@ -49,7 +49,7 @@ def advice(row: Sensitivity, means: Means) -> tuple[str, str]:
         why = f"its range is shared by channels of unlike size; worst are {worst}"
         equalized = bool(means.recipe.equalize) or means.climbed
         return why, _finer(row, means) if equalized else "equalize: [both] in the recipe, or --preset balanced"
-    if row.alone_db > row.sqnr_db + UPSTREAM_DB:
+    if row.dtype == "float32" or row.alone_db > row.sqnr_db + UPSTREAM_DB:
         return "the noise comes from the layers before it", "look at the first layer that diverges"
     levels = 65536 if row.dtype == "int16" else 256
     rounded = means.recipe.rounding == "compensated" or means.climbed

@@ -140,13 +140,14 @@ def _reduce(model: onnx.ModelProto, tensors: Sequence[Tensor]) -> Sequence[str]:
         for tensor in tensors:
             name, kept = f"{tensor.name}@{op}", channel_axis(tensor)
             axes = [axis for axis in range(len(tensor.shape or ())) if axis != kept]
-            if version >= AXES_ARE_INPUTS:
+            if axes and version >= AXES_ARE_INPUTS:
                 model.graph.initializer.append(numpy_helper.from_array(np.array(axes, np.int64), f"{name}@axes"))
-                node = helper.make_node(op, [tensor.name, f"{name}@axes"], [name], keepdims=0)
-            else:
-                node = helper.make_node(op, [tensor.name], [name], axes=axes, keepdims=0)
-            flat = helper.make_node("Reshape", [name, "@flat"], [f"{name}@flat"])
-            model.graph.node.extend([node] if kept is not None else [node, flat])
+                model.graph.node.append(helper.make_node(op, [tensor.name, f"{name}@axes"], [name], keepdims=0))
+            elif axes:
+                model.graph.node.append(helper.make_node(op, [tensor.name], [name], axes=axes, keepdims=0))
+            if kept is None:
+                given = name if axes else tensor.name
+                model.graph.node.append(helper.make_node("Reshape", [given, "@flat"], [f"{name}@flat"]))
             parts.append(name if kept is not None else f"{name}@flat")
         model.graph.node.append(helper.make_node("Concat", parts, [f"@{op}"], axis=0))
     return [f"@{op}" for op in REDUCTIONS]

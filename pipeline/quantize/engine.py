@@ -98,7 +98,7 @@ class Engine:
     def run_unit(self, unit: Unit, values: MutableMapping[str, Array]) -> None:
         """Run ``unit`` on what it needs of ``values`` and add what it gives."""
         ready = self._prepared(unit)
-        feeds = {t.wire: values[t.wire] for t in unit.piece.inputs}
+        feeds = {t.wire: np.asarray(values[t.wire]) for t in unit.piece.inputs}  # a single number is an array too
         if isinstance(ready, Device):
             values.update(ready.run(feeds))
         else:

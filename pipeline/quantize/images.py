@@ -1,6 +1,7 @@
 """Calibration images of the user's own: a folder of pictures, or arrays, read one at a time."""
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,7 @@ def arrays_in(path: Path) -> Mapping[str, NDArray[np.generic]]:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in sorted(archive.files)}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, NotImplementedError, zlib.error) as error:
         raise DataError(f"is not a numpy file of numbers: {error}", where=path) from error
 
 

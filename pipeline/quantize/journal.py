@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import onnx
+import onnxruntime as ort
+from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ModelError
 from pipeline.quantize.recipe import Recipe, dump
@@ -22,9 +24,12 @@ from runtime import __version__
 
 
 def key_of(model: onnx.ModelProto, digest: str, recipe: Recipe, target: Target) -> str:
-    """What a search is of: 64 hexadecimal digits of the float model, the images' ``digest``, recipe and target."""
+    """What a search is of: 64 hexadecimal digits of the float model, the images' ``digest``, recipe and target.
+
+    And of the versions of this project and of ONNX Runtime, which computes what is wanted and what has no integers.
+    """
     sha = hashlib.sha256(model.SerializeToString(deterministic=True))
-    for text in (digest, dump(recipe), target.model_dump_json(), __version__):
+    for text in (digest, dump(recipe), target.model_dump_json(), __version__, ort.__version__):
         sha.update(b"\0" + text.encode())
     return sha.hexdigest()
 
@@ -36,7 +41,7 @@ class Journal:
         """Read what ``path`` has of the search ``key``, or start it; without a path nothing is kept.
 
         Raises:
-            ModelError: the file cannot be written.
+            ModelError: the file cannot be written, or is damaged before its last line.
         """
         self._path = path
         self._scores: dict[str, Score] = {}
@@ -44,7 +49,7 @@ class Journal:
             return
         lines = _lines(path)
         if lines[:1] == [{"search": key}]:
-            self._scores = {str(line["what"]): _score(line) for line in lines[1:]}
+            self._scores = dict(_scored(line, path) for line in lines[1:])
             self._cut()
         else:
             self._write("w", {"search": key})
@@ -90,24 +95,43 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
-    """The objects in ``path``; a last line that was cut off is left out."""
+    """The objects in ``path``; a last line that was cut off is left out.
+
+    Raises:
+        ModelError: a line in between is damaged.
+    """
     try:
-        texts = path.read_text().split("\n")
-        return [json.loads(text) for text in texts[:-1]]
-    except (OSError, ValueError):
+        texts = path.read_bytes().split(b"\n")[:-1]
+    except OSError:
         return []
+    try:
+        found = [json.loads(text) for text in texts]
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path) from error
+    if not all(isinstance(line, dict) for line in found):
+        raise _damaged(path)
+    return found
 
 
-def _score(line: Mapping[str, object]) -> Score:
-    outputs, cosines, parts = line.get("outputs"), line.get("cosines"), line.get("parts")
-    agreement, images = line.get("agreement"), line.get("images")
-    if not isinstance(outputs, dict) or not isinstance(cosines, dict) or not isinstance(parts, dict):
-        raise _unknown(line)
-    if not isinstance(images, int):
-        raise _unknown(line)
-    level = float(agreement) if isinstance(agreement, (int, float)) else None
-    return Score(outputs, cosines, level, images, parts)
+def _scored(line: Mapping[str, object], path: Path) -> tuple[str, Score]:
+    """The trial that ``line`` names and what was measured of it; raises ``ModelError`` for a damaged one."""
+    try:
+        found = _Line.model_validate(line)
+        return found.what, Score(found.outputs, found.cosines, found.agreement, found.images, found.parts)
+    except ValidationError as error:
+        raise _damaged(path) from error
 
 
-def _unknown(line: Mapping[str, object]) -> ModelError:
-    return ModelError("is not a search's journal", where=line.get("what"), fix="remove the .trials.jsonl file")
+class _Line(BaseModel):
+    """A line of a journal, but the first."""
+
+    what: str
+    outputs: Mapping[str, float]
+    cosines: Mapping[str, float]
+    agreement: float | None
+    images: int
+    parts: Mapping[str, Mapping[str, float]]
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError("is no whole journal of a search", where=path, fix="remove it: the search begins anew")

@@ -46,8 +46,8 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
 
     Raises:
         ModelError: it cannot be read, is quantized already, has another operator set, no input, one that is not
-            float32 or that no operator reads, an open dimension beside the batch, or a weight that is not finite; the
-            message names what it is.
+            float32 or that no operator reads, an open dimension beside the batch, no output, one that is a constant, or
+            a weight that is not finite; the message names what it is.
     """
     model = load(path)
     _refuse_quantized(model, path)
@@ -56,6 +56,7 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
         said = f"has opset {version}; {OPSETS[0]} to {OPSETS[-1]} can be quantized"
         raise ModelError(said, where=path, fix="convert it with onnx.version_converter, or export it again")
     refuse_broken(model)
+    _drop_constant_inputs(model)
     inputs, notes = _fix_inputs(model, path, size)
     if notes:
         model = check(model, path)
@@ -65,6 +66,7 @@ def prepare(path: Path, size: tuple[int, int] | None = None) -> Prepared:
         model = applied.model
         if applied.replacements:
             notes = (*notes, f"{fold.name}: {len(applied.replacements)} place{'s' * (len(applied.replacements) > 1)}")
+    _require_outputs(model, path)
     return Prepared(model, inputs, notes)
 
 
@@ -73,6 +75,26 @@ def _refuse_quantized(model: onnx.ModelProto, path: Path) -> None:
     if found:
         what = f"is quantized already: {len(found)} of its operators, {found[0].name} ({found[0].op_type}) first"
         raise ModelError(what, where=path, fix="give the float model it was made from")
+
+
+def _require_outputs(model: onnx.ModelProto, path: Path) -> None:
+    """Raise ``ModelError`` where nothing comes out, or something that does not depend on an input."""
+    if not model.graph.output:
+        raise ModelError("has no output", where=path, fix="export it with what it is to compute as an output")
+    varying = {i.name for i in model.graph.input}
+    for node in model.graph.node:  # in topological order
+        if not varying.isdisjoint(node.input):
+            varying.update(node.output)
+    for output in model.graph.output:
+        if output.name not in varying:
+            raise ModelError("this output is a constant", where=output.name, fix="export the model without it")
+
+
+def _drop_constant_inputs(model: onnx.ModelProto) -> None:
+    """Leave out of the inputs, in place, what has a value: old exporters list every weight among them."""
+    constants = {i.name for i in model.graph.initializer}
+    for value in [i for i in model.graph.input if i.name in constants]:
+        model.graph.input.remove(value)
 
 
 def refuse_broken(model: onnx.ModelProto) -> None:
@@ -91,8 +113,7 @@ def _fix_inputs(
     model: onnx.ModelProto, path: Path, size: tuple[int, int] | None
 ) -> tuple[Mapping[str, tuple[int, ...]], tuple[str, ...]]:
     """Names and shapes of the inputs, made fixed in place, and what was changed."""
-    constants, read = {i.name for i in model.graph.initializer}, {name for n in model.graph.node for name in n.input}
-    given = [i for i in model.graph.input if i.name not in constants]
+    given, read = list(model.graph.input), {name for n in model.graph.node for name in n.input}
     if not given:
         raise ModelError("has no input", where=path, fix="export it with the image as an input")
     shapes, notes = {}, []
@@ -114,8 +135,12 @@ def _fix_input(given: onnx.ValueInfoProto, size: tuple[int, int] | None) -> tupl
         dtype = onnx.helper.tensor_dtype_to_string(kind.elem_type).removeprefix("TensorProto.").lower()
         raise ModelError(f"its input is {dtype}, not float32", where=given.name, fix="export the float32 model")
     sizes = [d.dim_value if d.HasField("dim_value") else 0 for d in kind.shape.dim]
+    if not sizes:
+        raise ModelError(
+            "its input is one number, or of no known rank", where=given.name, fix="give it a batch: [1, ...]"
+        )
     wanted = _filled(sizes, size)
-    if not wanted or not all(wanted):
+    if not all(wanted):
         shown = [d.dim_value or d.dim_param or "?" for d in kind.shape.dim]
         raise ModelError(
             f"its input has open dimensions: {shown}", where=given.name, fix="fix them: --size WIDTHxHEIGHT"

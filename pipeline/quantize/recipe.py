@@ -1,5 +1,6 @@
 """Recipes: what the quantizer tries, as typed YAML that knows its keys, in both directions; and the presets."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,8 +38,8 @@ class Override(_Part):
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Self:
-        if isinstance(self.range, tuple) and not self.range[0] < self.range[1]:
-            raise ValueError("should have a range from a smaller to a larger number")
+        if isinstance(self.range, tuple) and not -math.inf < self.range[0] < self.range[1] < math.inf:
+            raise ValueError("should have a range from a smaller to a larger number, both finite")
         return self
 
 

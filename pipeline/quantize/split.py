@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipeline.quantize.images import spread
 from pipeline.quantize.recipe import Recipe
 from pipeline.quantize.samples import Sample
 
@@ -58,21 +59,17 @@ def split(
         every: all of them, each time anew.
         pick: those at some places, ascending.
     """
-    judging = _evenly(range(1, count, 3), recipe.judging_images)
+    judging = spread(range(1, count, 3), recipe.judging_images)
     if not judging:
         same = range(count)
         said = "the one calibration image is both learnt from and judged with; give 3 or more"
         return Split(every, pick, same, same, same), (said,)
     others = [place for place in range(count) if place % 3 != 1]
     apart = set(others[2::4])
-    held_out = _evenly(others[2::4], recipe.judging_images)
-    learning = _evenly([place for place in others if place not in apart], recipe.learning_images)
+    held_out = spread(others[2::4], recipe.judging_images)
+    learning = spread([place for place in others if place not in apart], recipe.learning_images)
     parts = Split(every, pick, learning, judging, held_out or judging)
     if held_out or not recipe.judged:
         return parts, ()
     said = f"{count} calibration images are too few to hold any out: the figure told is of those that decided; give 4"
     return parts, (said,)
-
-
-def _evenly(places: Sequence[int], most: int) -> Sequence[int]:
-    return places if len(places) <= most else [places[i * len(places) // most] for i in range(most)]

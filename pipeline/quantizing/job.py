@@ -223,9 +223,11 @@ def quantize(order: Order, progress: Progress, clock: "Clock") -> Quantized:
     parts, split_notes = split(
         len(images), order.recipe, lambda: images, lambda places: [images.image(place) for place in places]
     )
-    journal = Journal(order.journal, key_of(prepared.model, seen.digest, order.recipe, order.target))
+    searched = order.encodings is None and (order.recipe.judged or order.floor is not None)
+    key = key_of(prepared.model, seen.digest, order.recipe, order.target)
+    journal = Journal(order.journal, key) if searched else Journal()
     search = Search(journal, Budget(order.budget), progress)
-    if order.encodings is None and (order.recipe.judged or order.floor is not None):
+    if searched:
         notes.before(prepared, calibration, order.recipe, order.target, progress)
     found = _quantize(order, prepared, calibration, parts, search)
     ladder = None if order.floor is None else _climbed(order, order.floor, prepared, calibration, parts, search, found)

@@ -89,7 +89,8 @@ def finetune(learner: Learner, config: TrainConfig, progress: Progress, what: st
 
     Goes on after the last whole epoch that ``kept`` has. In float32 throughout, without TensorFloat-32: its 10 bits of
     fraction are fewer than the products of int8 that rounded weights and activations stand for. The same seed gives
-    the same weights on a CPU; a GPU may sum the gradients of pixels that were repeated in any order.
+    the same weights on a CPU; a GPU may sum the gradients of pixels that were repeated in any order. A network that
+    draws random numbers of its own, as Dropout does, draws others after it was gone on with.
 
     Raises:
         ConfigError: the device that ``config.accelerator`` wants is not there.

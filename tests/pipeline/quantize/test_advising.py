@@ -29,6 +29,7 @@ def means(recipe=FAST, wide=(), coarse=(), climbed=False):
         (ROW, means(climbed=True, wide=["t"]), "rounding to 256", "int16 activations, which chip has: a higher"),
         (ROW, means(climbed=True), "rounding to 256", "the ladder tried what chip has for it: train with rounding"),
         (replace(ROW, dtype="int16"), means(BEST), "rounding to 65536 levels", "real numbers on the host"),
+        (replace(ROW, dtype="float32"), means(BEST), "from the layers before it", "the first layer that diverges"),
         (UNLIKE, means(), "channels of unlike size; worst are 4 (20.0 dB)", "equalize: [both] in the recipe, or"),
         (UNLIKE, means(PRESETS["balanced"], wide=["t"]), "unlike size", "int16 activations, which chip has"),
         (UNLIKE, means(climbed=True), "unlike size", "the ladder tried what chip has"),

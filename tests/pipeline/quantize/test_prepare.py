@@ -42,7 +42,7 @@ def test_open_sizes_come_from_the_option(tmp_path):
         prepare(path)
 
 
-def refused(case):
+def refused(case):  # noqa: PLR0911 (a model for each)
     broken = RANDOM.standard_normal((4, 3, 3, 3)).astype(np.float32)
     broken[0, 0, 0, :2] = np.nan, np.inf
     conv = "g (float[1,3,8,8] x) => (float[1,4,6,6] y) { y = Conv (x, w) }"
@@ -60,11 +60,29 @@ def refused(case):
         case "integers":
             text = "g (int64[1,2] x) => (float[1,2] y) { y = Cast <to = 1> (x) }"
             return raw(text), "x: its input is int64, not float32"
+        case "no output":
+            made = raw("g (float[1,2] x) => (float[1,2] y) { y = Relu (x) }")
+            del made.graph.output[:]
+            return made, "has no output"
+        case "constant output":
+            return raw("g (float[1,2] x) => (float[1,2] y, float[2] k) { y = Relu (x) }", k=np.ones(2, np.float32)), (
+                "k: this output is a constant"
+            )
+        case "one number":
+            return raw("g (float x) => (float y) { y = Relu (x) }"), "x: its input is one number, or of no known rank"
     raise AssertionError(case)
 
 
-@pytest.mark.parametrize("case", ["quantized", "NaN", "opset", "unread", "integers"])
+@pytest.mark.parametrize(
+    "case", ["quantized", "NaN", "opset", "unread", "integers", "one number", "no output", "constant output"]
+)
 def test_what_cannot_be_quantized_is_named(tmp_path, case):
     made, message = refused(case)
     with pytest.raises(ModelError, match=message):
         prepare(saved(tmp_path, made))
+
+
+def test_weights_that_an_old_exporter_lists_among_the_inputs_are_none(tmp_path):
+    made = model("g (float[1,2] x) => (float[1,2] y) { y = Mul (x, w) }", w=np.float32([[1, 2]]))
+    made.graph.input.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [1, 2]))
+    assert prepare(saved(tmp_path, made)).inputs == {"x": (1, 2)}

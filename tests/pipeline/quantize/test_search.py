@@ -194,7 +194,18 @@ def test_journals_that_cannot_be_used(tmp_path):
     with pytest.raises(ModelError, match="cannot be written"):
         Journal(tmp_path / "no" / "t.jsonl", "key")
     path = tmp_path / "t.jsonl"
-    line = {"what": "range", "outputs": 3, "cosines": {}, "agreement": None, "images": 1}
-    path.write_text('{"search": "key"}\n' + json.dumps(line) + "\n")
-    with pytest.raises(ModelError, match="is not a search's journal"):
-        Journal(path, "key")
+    good = {"what": "range", "outputs": {"y": 3.0}, "cosines": {}, "agreement": None, "images": 1, "parts": {}}
+    damaged = (
+        json.dumps(good | {"outputs": 3}),
+        json.dumps(good | {"images": "many"}),
+        "{}",
+        "[1]",
+        "\0\0",
+        "[" * 99999,
+    )
+    for line in damaged:
+        path.write_text('{"search": "key"}\n' + json.dumps(good) + f"\n{line}\n" + json.dumps(good) + "\n")
+        with pytest.raises(ModelError, match=r"t\.jsonl: is no whole journal of a search \(remove it"):
+            Journal(path, "key")
+    path.write_text('{"search": "key"}\n' + json.dumps(good) + '\n{"what": "cut')
+    assert len(Journal(path, "key")) == 1

@@ -134,3 +134,12 @@ def test_bins_are_exact_at_every_size(exponent):
     limit = np.ldexp(1.0, histogram.exponent)
     edges = np.linspace(-limit, limit, len(histogram.counts) + 1)
     np.testing.assert_array_equal(histogram.counts, np.histogram(values.astype(np.float64), edges)[0])
+
+
+@pytest.mark.parametrize("histograms", [True, False])
+def test_a_single_number_has_extremes_too(histograms):
+    floating = model("g (float[1,4] x) => (float[1,4] y) { top = ReduceMax <keepdims = 0> (x) \n y = Clip (x, , top) }")
+    seen = images((1, 4), count=3)
+    found = calibrate(floating, view(floating), seen, histograms)
+    assert found.histograms["top"].high == pytest.approx(max(image.max() for image in seen))
+    assert "top" not in found.channels

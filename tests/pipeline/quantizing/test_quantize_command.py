@@ -122,6 +122,30 @@ def test_encodings_for_another_tool_come_with_the_float_model_that_they_are_of(f
     assert "no/net.encodings: cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("written", ["float", "out", "given"])
+def test_nothing_that_is_read_is_written_over(folder, capsys, written):
+    ours = folder / "net.float.onnx"
+    ours.write_bytes((folder / "net.onnx").read_bytes())
+    words = {
+        "float": ["--export-encodings", folder / "net.encodings"],  # its float model would be ours
+        "out": ["--out", ours],
+        "given": ["--encodings", folder / "theirs", "--export-encodings", folder / "theirs"],
+    }[written]
+    assert quantize(folder, *words, model="net.float.onnx") == 2
+    said = " ".join(word for word in capsys.readouterr().err.split() if word != "│")
+    assert "is read, and would be written over" in said
+    assert ours.read_bytes() == (folder / "net.onnx").read_bytes()
+
+
+def test_encodings_that_are_given_leave_a_stopped_search_alone(folder, capsys):
+    assert quantize(folder, "--out", folder / "a.onnx", "--preset", "fast") == 0
+    assert quantize(folder, "--budget", "0") == 0
+    before = (folder / "net.int8.trials.jsonl").read_bytes()
+    assert quantize(folder, "--encodings", folder / "a.encodings.json") == 0
+    assert (folder / "net.int8.trials.jsonl").read_bytes() == before
+    assert "goes on after" not in "".join(capsys.readouterr())
+
+
 def test_a_search_that_its_budget_stopped_goes_on(folder, capsys):
     assert quantize(folder, "--out", folder / "whole.onnx") == 0
     capsys.readouterr()
@@ -327,6 +351,8 @@ def test_what_is_wrong_is_one_line_and_exit_code_1(folder, capsys, case):
 
 USAGE = {
     ("--mean", "a"): "a is neither one number nor three",
+    ("--mean", "nan"): "nan is neither one number nor three",
+    ("--min-sqnr", "nan"): "is no number",
     ("--std", "0"): "0 divides by 0",
     ("--size", "8"): "8 is not WIDTHxHEIGHT",
     ("--preset", "slow"): "'slow' is not one of",

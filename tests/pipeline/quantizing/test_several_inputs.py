@@ -117,6 +117,11 @@ def spoil(path, case):
         np.save(path.with_suffix(".npy"), found["left"])
     elif case == "no archive":
         path.write_bytes(b"PK\x03\x04 and nothing")
+    elif case == "damaged":
+        np.savez_compressed(path, **found)
+        data = bytearray(path.read_bytes())
+        data[60:200] = bytes(140)
+        path.write_bytes(data)
     else:
         np.savez(path, **found)
 
@@ -131,6 +136,7 @@ WRONG = {
     "constant": "each of the 1 calibration images is one value throughout",
     "one input": "feeds one input, the model has 3: left, right, state (give .npz files",
     "no archive": "is not a numpy file of numbers",
+    "damaged": "is not a numpy file of numbers",
 }
 
 
