@@ -33,6 +33,15 @@ def test_unit_by_unit_gives_the_bytes_of_the_whole_program():
         np.testing.assert_array_equal(units.run(image)["y"], units.real(wire, values))
 
 
+def test_a_limit_that_the_network_computes_is_a_single_number_to_the_host():
+    floating = model("g (float[1,4] x) => (float[1,4] y) { t = ReduceMax <keepdims = 0> (x) \n y = Clip (x, , t) }")
+    seen = images((1, 4), count=3)
+    made, _ = quantized(floating, seen)
+    rows = sensitivities(Engine(made, target()), floating, seen)
+    assert {row.tensor for row in rows} == {"t", "y"}
+    assert min(row.alone_db for row in rows) > 20
+
+
 def test_what_has_no_integer_form_runs_in_onnx_runtime_and_says_why():
     floating = net("Erf (a)")
     units = engine(floating)
