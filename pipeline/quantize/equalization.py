@@ -192,12 +192,16 @@ def equalize(
 
 
 def rescue(
-    model: onnx.ModelProto, calibration: Calibration, scheme: Scheme
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    scheme: Scheme,
+    by_tensor: Mapping[str, str | Range] = MappingProxyType({}),
 ) -> tuple[onnx.ModelProto, Calibration, tuple[str, ...]]:
     """``model`` evened only where channels are so unlike that one scale would lose most of them.
 
     These are places where a channel's largest value is more than ``BEYOND`` times that of a quarter of the channels,
     which would share fewer than 16 of 256 levels. Nothing is calibrated again: dividing a channel divides its extremes.
+    Some activations are given the ranges ``by_tensor``, by name, whatever they took.
 
     Returns:
         The model, which computes the same; its statistics, right in their extremes and means alone; and the tensors
@@ -207,7 +211,7 @@ def rescue(
     found = [pair for pair in pairs(view(model)) if _unlike(channels.get(pair.tensors[-1].name))]
     if not found:
         return model, calibration, ()
-    work = _Work(model, calibration, scheme)
+    work = _Work(model, calibration, scheme, by_tensor)
     work.sweep(found, scheme, "both")
     seen = dict(calibration.histograms)
     for name in {t.name for pair in found for t in pair.tensors} & work.channels.keys() & seen.keys():

@@ -304,3 +304,16 @@ def test_only_channels_far_beyond_the_others_are_rescued_without_another_calibra
         exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
         np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
     assert rescue(moved, again, scheme)[2] == ()
+
+
+def test_channels_are_rescued_within_ranges_that_are_given_whatever_was_seen():
+    floating = skewed(*CLAMPED)
+    taken = calibrate(floating, view(floating), images(SHAPE, low=-0.3, high=0.3), histograms=False)
+    seen, wide = (first_weight(rescue(floating, taken, PER_TENSOR, given)[0]) for given in ({}, {"x": (-1.0, 1.0)}))
+    divided = [(first_weight(floating) / weight)[:, 0, 0, 0] for weight in (seen, wide)]
+    before, after = Tap(floating, ["b"]), Tap(rescue(floating, taken, PER_TENSOR, {"x": (-1.0, 1.0)})[0], ["b"])
+    assert (divided[1] >= divided[0] * 0.999).any()
+    for image in images(SHAPE, count=8):
+        bright = np.sign(image)
+        wanted = before.read(bright)["b"]
+        assert (after.read(bright)["b"] * divided[1][:, None, None] >= wanted * 0.9999 - 1e-4).all()
