@@ -2,6 +2,9 @@
 
 A quantized tensor saturates at the ends of its encoding, so what reads it is bounded by interval arithmetic (Moore,
 "Interval Analysis", 1966) from its weights and bias, but for their rounding. What calibration saw is no bound.
+
+That is so of a quantization in which everything is an integer. An operator that a ladder has in real numbers reads and
+gives what no encoding limits, so an interval is no bound behind it, while weights that were evened by it stay.
 """
 
 from collections.abc import Mapping, Sequence

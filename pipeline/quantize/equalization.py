@@ -25,12 +25,13 @@ from pipeline.graph.fusion import clip_range
 from pipeline.graph.view import Graph, Node, Tensor, view
 from pipeline.quantize import bounds, layers
 from pipeline.quantize.bounds import Interval
-from pipeline.quantize.calibrate import Calibration, Channels
+from pipeline.quantize.calibrate import Calibration, Channels, channel_axis
 from pipeline.quantize.constants import copied, store, users
 from pipeline.quantize.histogram import Histogram
 from pipeline.quantize.layers import Layer
 from pipeline.quantize.ranges import Range
 from pipeline.quantize.scheme import Scheme
+from pipeline.quantize.weights import channel_bias
 
 Aim = Literal["weights", "activations", "both"]
 Values = NDArray[np.float64]
@@ -41,6 +42,9 @@ CARRIERS = frozenset({
     "AveragePool", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Pad", "PRelu", "Relu", "Clip",
 })  # fmt: skip
 """What commutes with a positive factor per channel; a Clip only as the module says."""
+
+SPATIAL = frozenset({"AveragePool", "GlobalAveragePool", "MaxPool"})
+"""What joins values along every axis behind the second."""
 
 SWEEPS = 12
 SETTLED = 0.02
@@ -97,7 +101,8 @@ def _pair(graph: Graph, maker: Node, counts: Mapping[str, int]) -> Pair | None:
         if graph.is_output(tensor.name) or not readers:
             return None
         if all(n.op in READERS and _own_weights(n, counts) and n.required(0) is tensor for n in readers):
-            return Pair(maker, readers, tuple(carriers), tuple(tensors), ceiling)
+            pair = Pair(maker, readers, tuple(carriers), tuple(tensors), ceiling)
+            return pair if _one_axis(pair) else None
         carrier = readers[0]
         limit = _limit(carrier)
         if len(readers) != 1 or limit is None or (limit != np.inf and ceiling is not None):
@@ -105,6 +110,24 @@ def _pair(graph: Graph, maker: Node, counts: Mapping[str, int]) -> Pair | None:
         ceiling = ceiling if limit == np.inf else limit
         carriers.append(carrier)
         tensors.append(carrier.outputs[0])
+
+
+def _one_axis(pair: Pair) -> bool:
+    """Whether the axis that is scaled is, all the way, the one whose channels statistics are kept of."""
+    first, last = pair.tensors[0], pair.tensors[-1]
+    made = 1 if pair.maker.op == "Conv" else len(first.shape or ()) - 1
+    axes = [channel_axis(tensor) for tensor in pair.tensors]
+    sizes = {(t.shape or ())[axis] for t, axis in zip(pair.tensors, axes, strict=True) if axis is not None}
+    if None in axes or len(sizes) != 1 or axes[0] != made or any(axes[-1] != _read(n, last) for n in pair.readers):
+        return False
+    return all(n.op not in SPATIAL or len(n.required(0).shape or ()) > 3 for n in pair.carriers)
+
+
+def _read(node: Node, source: Tensor) -> int:
+    """The axis of ``source`` over which ``node`` sums."""
+    if node.op == "Gemm" and node.int("transA", 0):
+        return 0
+    return 1 if node.op == "Conv" else len(source.shape or ()) - 1
 
 
 def _limit(node: Node) -> float | None:
@@ -115,7 +138,8 @@ def _limit(node: Node) -> float | None:
         return None
     if node.op == "Clip":
         low, high = clip_range(node)
-        return None if low not in (0.0, None) else np.inf if high is None else high
+        high = np.inf if high is None else high
+        return high if low in (0.0, None) and high > 0 else None
     padded = node.op == "Pad" and (node.text("mode", "constant") != "constant" or _fill(node) != 0)
     return None if padded else np.inf
 
@@ -133,7 +157,8 @@ def _own_weights(node: Node, counts: Mapping[str, int]) -> bool:
         return False
     if node.op == "LayerNormalization":
         return len(weights[0].dims) == 1
-    return node.op == "Conv" or len(weights[0].dims) == 2
+    by_channel = len(weights) == 1 or channel_bias(node) is not None
+    return by_channel and (node.op == "Conv" or len(weights[0].dims) == 2)
 
 
 def equalize(
@@ -167,12 +192,16 @@ def equalize(
 
 
 def rescue(
-    model: onnx.ModelProto, calibration: Calibration, scheme: Scheme
+    model: onnx.ModelProto,
+    calibration: Calibration,
+    scheme: Scheme,
+    by_tensor: Mapping[str, str | Range] = MappingProxyType({}),
 ) -> tuple[onnx.ModelProto, Calibration, tuple[str, ...]]:
     """``model`` evened only where channels are so unlike that one scale would lose most of them.
 
     These are places where a channel's largest value is more than ``BEYOND`` times that of a quarter of the channels,
     which would share fewer than 16 of 256 levels. Nothing is calibrated again: dividing a channel divides its extremes.
+    Some activations are given the ranges ``by_tensor``, by name, whatever they took.
 
     Returns:
         The model, which computes the same; its statistics, right in their extremes and means alone; and the tensors
@@ -182,7 +211,7 @@ def rescue(
     found = [pair for pair in pairs(view(model)) if _unlike(channels.get(pair.tensors[-1].name))]
     if not found:
         return model, calibration, ()
-    work = _Work(model, calibration, scheme)
+    work = _Work(model, calibration, scheme, by_tensor)
     work.sweep(found, scheme, "both")
     seen = dict(calibration.histograms)
     for name in {t.name for pair in found for t in pair.tensors} & work.channels.keys() & seen.keys():
@@ -217,7 +246,7 @@ class _Work:
             n: Channels(c.low.copy(), c.high.copy(), c.mean.copy()) for n, c in calibration.channels.items()
         }
         self.divided: dict[str, Values] = {}
-        """By what each maker's channels were divided in all, by its name."""
+        """By what the channels of each place's last tensor were divided in all, by its name."""
         clamped = any(pair.ceiling is not None for pair in self.places)
         self.ranges = bounds.encoded(graph, calibration.histograms, scheme, by_tensor) if clamped else {}
         self.reached: dict[str, Interval] = {}
@@ -239,7 +268,8 @@ class _Work:
         """What the channels of ``maker``, as its weights are now, stay within on the engine; ``None`` if unknown."""
         name, layer = maker.required(0).name, self.layer(maker)
         given = self.reached.get(name)
-        if maker.op == "LayerNormalization" or (given is None and name not in self.ranges):
+        # The range of a tensor is of its channels as they were: it bounds none that has been divided.
+        if maker.op == "LayerNormalization" or (given is None and (name in self.divided or name not in self.ranges)):
             return None
         if given is None:
             channels = len(layer.into_largest())
@@ -284,7 +314,7 @@ class _Work:
         ceiling, bound = pair.ceiling or np.inf, self.bound(pair.maker)
         most = np.full_like(factor, np.inf) if bound is None else bound.high
         # One undoes what made a channel smaller, the other brings what it can reach at most to the limit.
-        floor = np.minimum(1 / self.divided.get(pair.maker.name, np.ones_like(factor)), most / ceiling)
+        floor = np.minimum(1 / self.divided.get(pair.tensors[-1].name, np.ones_like(factor)), most / ceiling)
         reaching = (self._first(pair).high >= ceiling * CLAMPED) & (most > ceiling * (1 + ROUNDING))
         if not reaching.any():
             return factor * float((floor / factor).max())
@@ -302,7 +332,8 @@ class _Work:
     def rescale(self, pair: Pair, factor: Values) -> float:
         """Divide and multiply; returns by how much, as the largest logarithm beyond what all channels share."""
         self.layer(pair.maker).divide_out(factor)
-        self.divided[pair.maker.name] = self.divided.get(pair.maker.name, 1.0) * factor
+        last = pair.tensors[-1].name
+        self.divided[last] = self.divided.get(last, 1.0) * factor
         for reader in pair.readers:
             self.layer(reader).multiply_into(factor)
         for name in {t.name for t in pair.tensors} & self.channels.keys():
@@ -333,8 +364,9 @@ class _Work:
         """The model with the changed weights, as float32."""
         for node, layer in self.layers.values():
             store(self.model, node, 1, layer.values)
-            if layer.bias is not None:
-                store(self.model, node, 2, layer.bias)
+            bias = node.input(2)
+            if layer.bias is not None and bias is not None:
+                store(self.model, node, 2, layer.bias.reshape((*[1] * (len(bias.dims) - 1), -1)))
         return self.model
 
 

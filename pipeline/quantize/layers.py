@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.graph.view import Node
 from pipeline.quantize.bounds import Interval
+from pipeline.quantize.weights import channel_bias
 
 Values = NDArray[np.float64]
 
@@ -85,12 +86,11 @@ def layer(node: Node) -> Layer:
     """The weight of ``node``, a Conv, Gemm, MatMul or LayerNormalization; a bias has one value per channel."""
     values = node.required(1).real.astype(np.float64)
     bias = node.input(2)
-    flat = None if bias is None else bias.real.astype(np.float64)
-    if node.op == "Conv":
-        return Layer(values, flat, 0, 1, node.int("group", 1))
     if node.op == "LayerNormalization":
-        return Layer(values, flat, 0, 0, 1)
+        return Layer(values, None if bias is None else bias.real.astype(np.float64), 0, 0, 1)
+    flat = channel_bias(node)
+    own = None if flat is None else flat.copy()
+    if node.op == "Conv":
+        return Layer(values, own, 0, 1, node.int("group", 1))
     out = 0 if node.op == "Gemm" and node.int("transB", 0) else 1
-    if flat is not None:
-        flat = np.broadcast_to(flat.reshape(-1) if flat.size == 1 else flat, (values.shape[out],)).copy()
-    return Layer(values, flat, out, 1 - out, 1)
+    return Layer(values, own, out, 1 - out, 1)

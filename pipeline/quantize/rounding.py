@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.graph.view import Node
 from pipeline.quantize.patches import geometry, rows
 from pipeline.quantize.walk import Step, as_real
-from pipeline.quantize.weights import BIAS_LIMIT
+from pipeline.quantize.weights import BIAS_LIMIT, channel_bias
 
 Values = NDArray[np.float64]
 
@@ -125,11 +125,8 @@ def _real_weights(node: Node, outputs: int, groups: int) -> tuple[Values, Values
     values = node.required(1).real.astype(np.float64)
     if node.op != "Conv" and not (node.op == "Gemm" and node.int("transB", 0)):
         values = values.T
-    bias = node.input(2)
-    biases = (
-        np.zeros(outputs) if bias is None else np.broadcast_to(bias.real.astype(np.float64).reshape(-1), (outputs,))
-    )
-    return values.reshape(groups, outputs // groups, -1), biases
+    biases = channel_bias(node)
+    return values.reshape(groups, outputs // groups, -1), np.zeros(outputs) if biases is None else biases
 
 
 def pull(rows: int, inputs: int) -> float:

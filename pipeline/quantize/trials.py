@@ -91,12 +91,14 @@ class Found:
         untried: what the budget left no time for.
         score: the outputs against the float model's, on the images that decided, so a little kind to itself; ``None``
             when the recipe decides nothing.
+        path: those that the state stands on, in the order in which it came of them, which need not be that of trials.
     """
 
     state: State
     trials: tuple[Trial, ...]
     untried: tuple[str, ...]
     score: Score | None
+    path: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,6 @@ class Search:
 _Floating = tuple[onnx.ModelProto, Calibration, Graph]
 """A float model, its statistics and its view."""
 
-
 End = tuple[tuple[State, Score], Sequence[str]]
 """Where a way ended, and what that stands on."""
 
@@ -170,8 +171,11 @@ class _Trials:
         if known is None and self._is_over():
             self.untried.append(what)
             return
-        state = None if known is not None else made()
-        found = known or self._scored(what, state)
+        found, state = known, None
+        if found is None:
+            state = made()
+            engine = Engine(state.quantized(), self.target)
+            found = judged(what, engine, self.images.judging, self.wanted, self.search)
         kept = self.best is None or found.sqnr_db > self.best[1].sqnr_db
         if kept:
             self.best = state or made(), found
@@ -199,15 +203,11 @@ class _Trials:
         """The best of ``ends``, each with its path; the first of those alike."""
         (state, scored), path = max(ends, key=lambda end: end[0][1].sqnr_db)
         made = [replace(trial, kept=trial.what in path) for trial in self.trials]
-        return Found(state, tuple(made), tuple(dict.fromkeys(self.untried)), scored)
+        stood = sorted((trial for trial in made if trial.kept), key=lambda trial: path.index(trial.what))
+        return Found(state, tuple(made), tuple(dict.fromkeys(self.untried)), scored, tuple(stood))
 
     def _is_over(self) -> bool:
         return bool(self.scores) and self.search.budget.spent
-
-    def _scored(self, what: str, state: State | None) -> Score:
-        if state is None:
-            raise ValueError(f"{what} was not made")
-        return judged(what, Engine(state.quantized(), self.target), self.images.judging, self.wanted, self.search)
 
 
 def judged(
@@ -267,22 +267,31 @@ def _go(trials: _Trials, floating: _Floating, name: str, recipe: Recipe) -> None
     """Everything that ``recipe`` names, in order; what depends on what was kept before has its ``name`` in front."""
     model, calibration, graph = floating
     choices = choosings(recipe, graph)
-    if recipe.rescue:
-        _rescue(trials, floating, replace(choices[0], choice="minmax"))
+    rescued = _rescue(trials, floating, replace(choices[0], choice="minmax")) if recipe.rescue else None
     for choosing in choices:
         for kind in recipe.weight_range:
-            maker = _maker(model, graph, calibration, trials.scheme, choosing, kind == "mse")
+            maker = partial(_state, model, graph, calibration, trials.scheme, choosing, kind == "mse")
             trials.judge(ranged(choosing, kind), maker)
     _equalize(trials, floating, recipe)
+    stood = trials.path[-1:]
     _recover(trials, name, recipe)
+    if rescued is not None and stood != [f"{trials.search.prefix}{rescued[0]}"]:
+        what, made = rescued
+        trials.judge(f"{what}, biases corrected, fast", lambda: expected(made(), recipe))
 
 
-def _rescue(trials: _Trials, floating: _Floating, choosing: Choosing) -> None:
-    """Try the extremes, with channels evened that would lose nearly all their levels otherwise."""
-    model, calibration, evened = equalization.rescue(floating[0], floating[1], trials.scheme)
+def _rescue(trials: _Trials, floating: _Floating, choosing: Choosing) -> tuple[str, Callable[[], State]] | None:
+    """Try the extremes, with channels evened that would lose nearly all their levels otherwise.
+
+    Returns:
+        What that is called and how it is made; ``None`` where no channels were evened.
+    """
+    model, calibration, evened = equalization.rescue(floating[0], floating[1], trials.scheme, choosing.by_tensor)
     said = f"channels evened at {len(evened)} places, " if evened else ""
-    maker = _maker(model, view(model), calibration, trials.scheme, choosing, False)
-    trials.judge(f"{said}{ranged(choosing, 'max')}", maker)
+    what = f"{said}{ranged(choosing, 'max')}"
+    maker = partial(_state, model, view(model), calibration, trials.scheme, choosing, False)
+    trials.judge(what, maker)
+    return (what, maker) if evened else None
 
 
 def _untested(
@@ -294,7 +303,8 @@ def _untested(
         model, calibration, evened = equalization.rescue(model, calibration, scheme)
     said = f"channels evened at {len(evened)} places, {', '.join(evened[:1])} first: some were far beyond the others"
     state = _state(model, view(model), calibration, scheme, choosing, recipe.weight_range[0] == "mse")
-    return Found(expected(state, recipe), (Trial(said, None, True, 0.0),) if evened else (), (), None)
+    made = (Trial(said, None, True, 0.0),) * bool(evened)
+    return Found(expected(state, recipe), made, (), None, made)
 
 
 def _go_on(trials: _Trials, ends: Sequence[End], name: str, recipe: Recipe) -> None:
@@ -304,12 +314,6 @@ def _go_on(trials: _Trials, ends: Sequence[End], name: str, recipe: Recipe) -> N
         return
     trials.best, trials.path = before[0], [*before[1]]
     _fit(trials, f"{name}from the earlier end, ", recipe)
-
-
-def _maker(
-    model: onnx.ModelProto, graph: Graph, calibration: Calibration, scheme: Scheme, choosing: Choosing, least: bool
-) -> Callable[[], State]:
-    return lambda: _state(model, graph, calibration, scheme, choosing, least)
 
 
 def _state(

@@ -187,7 +187,7 @@ def run(order: Order, progress: Progress) -> Done:
     scored = _judged(engine, made.prepared, parts, progress)
     layers = sensitivities(engine, state.real, parts.judging[:MOST_LAYER_IMAGES], progress)
     clock.lap("judging")
-    _save(order, state, scored, {"calibrated": made.calibrated, "kept": kept(found.trials, made.ladder)})
+    _save(order, state, scored, {"calibrated": made.calibrated, "kept": kept(found.path, made.ladder)})
     if order.export is not None:
         _write(order.export, aimet.text(state.encodings).encode())
         _write(order.float_out, state.model.SerializeToString(deterministic=True))

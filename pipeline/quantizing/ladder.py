@@ -88,7 +88,7 @@ class Ladder:
 
 
 def kept(made: Sequence[Trial], ladder: Ladder | None) -> tuple[str, ...]:
-    """What was kept of a search and of the ladder above it, in order."""
+    """What was kept of a search, such as its path, and of the ladder above it, in order."""
     points = () if ladder is None else ladder.points[1:]
     return (*(t.what for t in made if t.kept), *(f"{p.rung}: {p.what}" for p in points if p.kept))
 
@@ -233,7 +233,7 @@ def _again(climbing: _Climb, rung: str, recipe: Recipe) -> None:
     search = replace(ground.search, prefix=f"{rung}: ")
     found = trials.run(ground.model, ground.calibration, ground.images, recipe, ground.target, ground.scheme, search)
     climbing.untried += found.untried
-    best = [trial.what.removeprefix(search.prefix) for trial in found.trials if trial.kept][-1]
+    best = found.path[-1].what.removeprefix(search.prefix)
     scored = climbing.step(rung, best, (), found.state, found.score)
     if scored[0].gain_db > 0:
         climbing.keep(scored, found.state)
@@ -252,7 +252,7 @@ def _layers(climbing: _Climb, rung: str, offered: Offer) -> Sequence[tuple[Point
         ground.images.judging[:LAYER_IMAGES],
         ground.search.progress,
     )
-    tried: list[tuple[Scored, Variant]] = []
+    tried: list[tuple[Scored, Variant, State]] = []
     seen = [base.encodings]
     for what, variant in offered(ground.target, ground.scheme, base, sorted(rows, key=lambda row: row.alone_db)):
         if ground.search.budget.spent:
@@ -261,16 +261,17 @@ def _layers(climbing: _Climb, rung: str, offered: Offer) -> Sequence[tuple[Point
         state = varied(base, variant, ground.scheme)
         if state.encodings not in seen:  # what shares a scale is changed together, by whichever name
             seen.append(state.encodings)
-            tried.append((climbing.step(rung, what, _changed(variant), state), variant))
+            tried.append((climbing.step(rung, what, _changed(variant), state), variant, state))
     stood, together = "", Variant()
-    for scored, variant in sorted(tried, key=lambda each: _order(ground, *each[0]), reverse=True):
+    for scored, variant, alone in sorted(tried, key=lambda each: _order(ground, *each[0]), reverse=True):
         joined = together | variant
         if climbing.done or scored[0].gain_db <= 0 or joined == together:
             continue
         what = scored[0].what if joined == variant else f"{stood} + {scored[0].what}"
-        if _added(climbing, what, varied(base, joined, ground.scheme), joined, scored):
+        state = alone if joined == variant else varied(base, joined, ground.scheme)
+        if _added(climbing, what, state, joined, scored):
             stood, together = what, joined
-    return [(scored[0], varied(base, variant, ground.scheme)) for scored, variant in tried]
+    return [(scored[0], state) for scored, _, state in tried]
 
 
 def _anew(climbing: _Climb, rung: str, tried: Sequence[tuple[Point, State]]) -> None:

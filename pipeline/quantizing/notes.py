@@ -10,8 +10,8 @@ from pipeline.quantize import scheme as schemes
 from pipeline.quantize.calibrate import Calibration
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.prepare import Prepared
-from pipeline.quantize.ptq import Choosing
 from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.ways import choosings, ways
 from pipeline.targets.profile import Target
 from pipeline.workspace import Progress
 from runtime.npu.contracts import find_contract
@@ -24,10 +24,11 @@ def before(prepared: Prepared, calibration: Calibration, recipe: Recipe, target:
     """Say what is odd before a search begins, of the ranges that it begins with.
 
     Raises:
+        ConfigError: an override matches no activation.
         ModelError: the model cannot be quantized.
     """
     scheme, graph = schemes.of(target, recipe.power_of_two), view(prepared.model)
-    choosing = Choosing(recipe.range[0], recipe.percentiles[0])
+    choosing = choosings(ways(recipe)[0][1], graph)[0]
     first = ptq.quantize(graph, calibration.histograms, scheme, choosing)
     state = trials.State(prepared.model, calibration, choosing, False, first)
     integers = findings.of_integers(view(state.quantized()), find_contract(target.contract))

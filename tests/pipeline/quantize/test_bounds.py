@@ -9,7 +9,7 @@ from smallmodels import PER_CHANNEL, images, model, run_onnx
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
 from pipeline.quantize.bounds import Interval, carried, encoded
-from pipeline.quantize.calibrate import calibrate
+from pipeline.quantize.calibrate import Tap, calibrate
 from pipeline.quantize.equalization import pairs
 from pipeline.quantize.layers import layer
 from pipeline.quantize.scheme import Scheme
@@ -82,6 +82,59 @@ def test_some_input_comes_to_the_bound_and_none_goes_beyond(op):
         given = run_onnx(floating, {"x": image.clip(low, high)})["a"][0]
         assert (given <= found.high[:, None, None] + 1e-5).all()
         assert (given >= found.low[:, None, None] - 1e-5).all()
+
+
+@pytest.mark.parametrize("op", ["Gemm (x, w, b)", "Gemm <transB = 1> (x, w, b)", "MatMul (x, w)"])
+def test_some_row_comes_to_the_bound_of_a_matrix_and_none_goes_beyond(op):
+    weight = normal(0, 4, 6)  # [I, O]
+    floating = model(
+        f"g (float[1,4] x) => (float[1,6] a) {{ a = {op} }}",
+        w=np.ascontiguousarray(weight.T if "transB" in op else weight), b=normal(1, 6),
+    )  # fmt: skip
+    low, high = np.array([-1.5, 0, -0.2, -3]), np.array([2.0, 1, 0, 0.5])
+    found = layer(view(floating).nodes[0]).bound(Interval(low, high))
+    for channel in range(6):
+        rising = weight[:, channel] > 0
+        for ends, bound, kept in ((rising, found.high, max), (~rising, found.low, min)):
+            row = np.where(ends, high, low)[None].astype(np.float32)
+            assert kept(run_onnx(floating, {"x": row})["a"][0, channel], 0) == pytest.approx(bound[channel], rel=1e-5)
+    for row in images((1, 4), count=32, low=-4, high=4):
+        given = run_onnx(floating, {"x": row.clip(low, high).astype(np.float32)})["a"][0]
+        assert (given <= found.high + 1e-5).all()
+        assert (given >= found.low - 1e-5).all()
+
+
+@pytest.mark.parametrize("padded", [0, 1])
+def test_an_average_of_what_lies_within_an_interval_does_too(padded):
+    pool = f"AveragePool <kernel_shape = [3,3], pads = [1,1,1,1], count_include_pad = {padded}> (a)"
+    floating = chain(pool)
+    (pair,) = pairs(view(floating))
+    made = layer(pair.maker).bound(Interval(np.full(3, -0.5), np.full(3, 1.0)))
+    found = carried(pair.carriers, made)
+    pooled = Tap(floating, ["r"])
+    for image in [*images(SHAPE, count=8), *(np.sign(each) for each in images(SHAPE, count=8, seed=1))]:
+        given = pooled.read(image.clip(-0.5, 1))["r"][0]
+        assert (given <= found.high[:, None, None] + 1e-5).all()
+        assert (given >= found.low[:, None, None] - 1e-5).all()
+
+
+def test_two_clamps_in_a_row_and_several_readers_are_bounded_by_both():
+    floating = model(
+        "g (float[1,3,6,6] x) => (float[1,4,6,6] y, float[1,4,6,6] z) { a = Conv (x, w, b) \n r = Relu (a)"
+        " s = Clip (r, zero, six) \n y = Conv (s, v) \n z = Conv (s, u) }",
+        w=normal(0, 5, 3, 1, 1), b=normal(1, 5), v=normal(2, 4, 5, 1, 1), u=normal(3, 4, 5, 1, 1),
+        zero=np.float32(0), six=np.float32(6),
+    )  # fmt: skip
+    (pair,) = pairs(view(floating))
+    assert [n.outputs[0].name for n in pair.readers] == ["y", "z"]
+    assert pair.ceiling == 6
+    found = carried(pair.carriers, Interval(np.full(5, -9.0), np.array([1.0, 7, 0, 6, 20])))
+    assert found.low.tolist() == [0] * 5
+    assert found.high.tolist() == [1, 6, 0, 6, 6]
+    for reader in pair.readers:
+        bound, ends = layer(reader).bound(found), reader.required(1).real[:, :, 0, 0]
+        exact = np.maximum(np.where(ends > 0, found.high * ends, 0).sum(axis=1), 0)
+        np.testing.assert_allclose(bound.high, exact, rtol=1e-6)
 
 
 def test_carriers_keep_an_interval_between_their_limits():

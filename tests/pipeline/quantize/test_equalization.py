@@ -125,6 +125,52 @@ def test_between_clamps_the_function_stays_at_the_ends_of_the_input_too(aim):
         np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
 
 
+BEHIND = {
+    "LeakyRelu": "r = LeakyRelu (a)",
+    "PRelu": "r = PRelu (a, slope)",
+    "Relu": "r = Relu (a)",
+}
+
+
+def behind(between, seed):
+    """Two convolutions whose channels are unlike, then a clamp; and what makes its channels as large as can be."""
+    draw = np.random.default_rng(seed)
+    first, second, third, fourth = 10 ** draw.uniform(-1.5, 1.5, (4, 6, 1, 1, 1))
+    w1 = draw.normal(size=(6, 3, 3, 3)) * first
+    w2 = draw.normal(size=(6, 6, 1, 1)) * second[:, 0] * third * 0.1
+    w3 = draw.normal(size=(4, 6, 1, 1)) * fourth[:, 0]
+    b1, b2 = draw.normal(size=(2, 6)) * 0.1
+    constants = {"w1": w1, "b1": b1, "w2": w2, "b2": b2, "w3": w3, "slope": 0.2, "zero": 0, "six": 6}
+    floating = model(
+        f"g (float[1,3,5,5] x) => (float[1,4,3,3] y) {{ a = Conv (x, w1, b1) \n {between}"
+        " b = Conv (r, w2, b2) \n c = Clip (b, zero, six) \n y = Conv (c, w3) }",
+        **{name: np.float32(value) for name, value in constants.items()},
+    )
+    extremes = np.zeros((6, 1, 3, 5, 5), np.float32)
+    extremes[:, 0, :, :3, :3] = np.sign(np.einsum("kc,cijl->kijl", w2[:, :, 0, 0], w1)) * 0.99
+    return floating, extremes
+
+
+@pytest.mark.parametrize("between", BEHIND)
+@pytest.mark.parametrize("aim", ["activations", "both"])
+def test_behind_channels_that_were_divided_a_clamp_cuts_nothing_of_those_made_larger(between, aim):
+    larger = 0
+    for seed in range(12):
+        floating, extremes = behind(BEHIND[between], seed)
+        seen = images((1, 3, 5, 5), count=4, seed=seed, low=-0.3, high=0.3)
+        seen[0].flat[:2] = 1, -1
+        moved, places = equalize(floating, calibrate(floating, view(floating), seen), PER_TENSOR, aim, absorb=False)
+        assert places == 2
+        biases = [next(t for t in m.graph.initializer if t.name == "b2") for m in (floating, moved)]
+        divided = np.divide(*(np.frombuffer(b.raw_data, np.float32) for b in biases))
+        before, after = Tap(floating, ["c"]), Tap(moved, ["c"])
+        for k in np.flatnonzero(divided < 0.999):
+            wanted, found = (tap.read(extremes[k])["c"][0, k, 0, 0] for tap in (before, after))
+            assert found * divided[k] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+            larger += 1
+    assert larger or between != "Relu"
+
+
 def test_a_high_bias_moves_into_the_next_layer():
     floating = model(
         "g (float[1,3,8,8] x) => (float[1,2,8,8] y) { a = Conv (x, w, b) \n r = Relu (a) \n y = Conv (r, v, c) }",
@@ -166,6 +212,8 @@ NO_PAIRS = {
     "no homogeneous function": "a = Conv (x, w) \n b = Sigmoid (a) \n y = Conv (b, v)",
     "a shared weight": "a = Conv (x, w) \n b = Relu (a) \n y = Conv (b, w)",
     "a clamp from below zero": "a = Conv (x, w) \n b = Clip (a, low, six) \n y = Conv (b, v)",
+    "a clamp to below zero": "a = Conv (x, w) \n b = Clip (a, , low) \n y = Conv (b, v)",
+    "a clamp to zero": "a = Conv (x, w) \n b = Clip (a, , zero) \n y = Conv (b, v)",
 }
 
 
@@ -175,8 +223,59 @@ def test_where_channels_cannot_be_rescaled(case):
     floating = model(
         f"g (float[1,3,8,8] x) => ({outputs}) {{ {NO_PAIRS[case]} }}",
         w=normal(3, 3, 1, 1), v=normal(3, 3, 1, 1, seed=1), low=np.float32(-1), six=np.float32(6),
+        zero=np.float32(0),
     )  # fmt: skip
     assert pairs(view(floating)) == ()
+
+
+def test_a_bias_for_each_of_a_batch_is_of_no_channel():
+    floating = model(
+        "g (float[2,3] x) => (float[2,4] y) { a = Gemm (x, w, b) \n y = MatMul (a, v) }",
+        w=normal(3, 6), b=normal(2, 6), v=normal(6, 4),
+    )  # fmt: skip
+    assert pairs(view(floating)) == ()
+
+
+OTHER_AXES = {
+    "the last of four of a norm": ("n = LayerNormalization (x, gain) \n y = MatMul (n, square)", [1, 4, 4, 4]),
+    "the width, which is another": ("n = Conv (x, taps) \n y = MatMul (n, narrow)", [1, 4, 4, 3]),
+    "the width, as wide as there are channels": ("n = Conv (x, taps) \n y = MatMul (n, square)", [1, 4, 4, 4]),
+    "pooled over what a norm scales": (
+        "n = LayerNormalization (x, gain) \n m = MaxPool <kernel_shape = [3], pads = [1,1]> (n) y = MatMul (m, square)",
+        [1, 4, 4],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_AXES)
+def test_channels_on_another_axis_than_the_one_that_is_read_stay(case):
+    body, shape = OTHER_AXES[case]
+    sizes = ",".join(map(str, shape))
+    floating = model(
+        f"g (float[{sizes}] x) => (float[{','.join(map(str, shape[:-1]))},4] y) {{ {body} }}",
+        gain=np.float32([1, 100, 1, 1]), taps=normal(4, 4, 1, 1) * np.float32([1, 100, 1, 1])[:, None, None, None],
+        square=normal(4, 4, seed=1), narrow=normal(3, 4, seed=2),
+    )  # fmt: skip
+    assert pairs(view(floating)) == ()
+    taken = calibrate(floating, view(floating), images(shape))
+    assert equalize(floating, taken, PER_TENSOR, "both", absorb=True) == (floating, 0)
+    assert rescue(floating, taken, PER_TENSOR)[2] == ()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (1, 1), (1, 6)])
+def test_a_bias_of_any_form_that_broadcasts_over_the_batch_is_scaled_with_its_channels(shape):
+    floating = model(
+        "g (float[1,5] x) => (float[1,3] y) { a = Gemm (x, w, b) \n r = Relu (a) \n y = Gemm <transB = 1> (r, v, c) }",
+        w=normal(5, 6) * SKEW[:6], b=np.full(shape, 0.5, np.float32) + normal(*shape, seed=2) * 0.1,
+        v=normal(3, 6, seed=1), c=normal(1, 3),
+    )  # fmt: skip
+    taken = calibrate(floating, view(floating), images((1, 5)))
+    moved, places = equalize(floating, taken, PER_TENSOR, "weights", absorb=False)
+    assert places == 1
+    assert len(view(moved).nodes[0].input(2).dims) == max(len(shape), 1)
+    for image in images((1, 5), count=8):
+        exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
+        np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
 
 
 def test_a_dead_channel_stays_dead():
@@ -205,3 +304,16 @@ def test_only_channels_far_beyond_the_others_are_rescued_without_another_calibra
         exact, found = run_onnx(floating, {"x": image})["y"], run_onnx(moved, {"x": image})["y"]
         np.testing.assert_allclose(found, exact, atol=2e-4 * np.abs(exact).max())
     assert rescue(moved, again, scheme)[2] == ()
+
+
+def test_channels_are_rescued_within_ranges_that_are_given_whatever_was_seen():
+    floating = skewed(*CLAMPED)
+    taken = calibrate(floating, view(floating), images(SHAPE, low=-0.3, high=0.3), histograms=False)
+    seen, wide = (first_weight(rescue(floating, taken, PER_TENSOR, given)[0]) for given in ({}, {"x": (-1.0, 1.0)}))
+    divided = [(first_weight(floating) / weight)[:, 0, 0, 0] for weight in (seen, wide)]
+    before, after = Tap(floating, ["b"]), Tap(rescue(floating, taken, PER_TENSOR, {"x": (-1.0, 1.0)})[0], ["b"])
+    assert (divided[1] >= divided[0] * 0.999).any()
+    for image in images(SHAPE, count=8):
+        bright = np.sign(image)
+        wanted = before.read(bright)["b"]
+        assert (after.read(bright)["b"] * divided[1][:, None, None] >= wanted * 0.9999 - 1e-4).all()

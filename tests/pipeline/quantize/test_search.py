@@ -1,22 +1,27 @@
 """A search has a budget, can be stopped at any trial, and goes on where it was."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from enginenets import SHAPE, net
 from smallmodels import images, run_onnx, target
+from test_equalization import SHAPE as OF_SKEWED
+from test_equalization import skewed
 
 from pipeline.errors import ModelError
 from pipeline.graph.view import view
-from pipeline.quantize import correction, scheme, trials
+from pipeline.quantize import correction, equalization, scheme, trials
 from pipeline.quantize.budget import Budget
 from pipeline.quantize.calibrate import calibrate
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.journal import Journal, key_of
-from pipeline.quantize.recipe import Recipe
+from pipeline.quantize.recipe import PRESETS, Override, Recipe
+from pipeline.quantize.score import Score, score
 from pipeline.quantize.split import split
 from pipeline.quantize.trials import Search
+from pipeline.quantizing.ladder import kept
 from pipeline.workspace import Quiet
 
 TARGET = target("kirin-970")
@@ -209,3 +214,62 @@ def test_journals_that_cannot_be_used(tmp_path):
             Journal(path, "key")
     path.write_text('{"search": "key"}\n' + json.dumps(good) + '\n{"what": "cut')
     assert len(Journal(path, "key")) == 1
+
+
+LEVELS = {
+    "range minmax, weights max": 10.0,
+    "range percentile 99.99, weights max": 20.0,
+    "range percentile 99.999, weights max": 25.0,
+    "range mse, weights max": 30.0,
+    "weights rounded for the outputs": 31.0,
+}
+
+
+def test_what_the_end_stands_on_is_told_in_its_own_order_though_measured_before(monkeypatch):
+    def judged(what, *rest):
+        return Score({"y": LEVELS.get(what, 0.0)}, {"y": 1.0}, None, 1)
+
+    monkeypatch.setattr(trials, "judged", judged)
+    ranges = ("minmax", "percentile", "mse")
+    recipe = Recipe(no_worse_than="balanced", range=ranges, percentiles=(99.999,), rounding="compensated")
+    found = searched(Search(), recipe)
+    assert found.state.choosing.choice == "mse"
+    told = [what for what in LEVELS if "99.99," not in what]
+    order = [t.what for t in found.trials]
+    assert order.index(told[2]) < order.index(told[1])
+    assert list(kept(found.path, None)) == told
+    assert {t.what for t in found.trials if t.kept} == {*told}
+
+
+def test_the_cheapest_preset_is_among_what_others_try_where_evened_channels_do_not_pay_before_correction(monkeypatch):
+    floating, seen = skewed("Clip (a, zero, six)", "Clip (c, zero, six)"), images(OF_SKEWED, count=6)
+    exact = trials.judged
+
+    def judged(what, *rest):  # as if evening alone made it worse
+        found = exact(what, *rest)
+        return replace(found, outputs={"y": -99.0}) if what.startswith("channels") and "biases" not in what else found
+
+    monkeypatch.setattr(trials, "judged", judged)
+    parts, _ = split(6, PRESETS["balanced"], lambda: seen, lambda places: [seen[p] for p in places])
+    fast, balanced = (
+        trials.run(floating, calibrate(floating, view(floating), seen), parts, PRESETS[name], TARGET, scheme.of(TARGET))
+        for name in ("fast", "balanced")
+    )
+    (same,) = (t for t in balanced.trials if t.what.startswith("channels") and "biases" in t.what)
+    wanted = [run_onnx(floating, {"x": image}) for image in parts.judging]
+    alone = score(Engine(fast.state.quantized(), TARGET), parts.judging, wanted).sqnr_db
+    assert same.sqnr_db == alone <= balanced.score.sqnr_db
+
+
+def test_channels_are_evened_within_the_range_that_the_input_is_given(monkeypatch):
+    given, rescue = [], equalization.rescue
+
+    def watched(*args):
+        given.append(args[3])
+        return rescue(*args)
+
+    monkeypatch.setattr(equalization, "rescue", watched)
+    wide = Recipe(no_worse_than="fast", range=("minmax",), overrides=(Override(tensors="x", range=(-9.0, 9.0)),))
+    found = searched(Search(), wide)
+    assert given == [{"x": (-9.0, 9.0)}]
+    assert found.state.encodings.activations["x"].scale > 18 / 260
