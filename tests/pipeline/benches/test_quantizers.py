@@ -39,6 +39,20 @@ def case(tmp_path_factory):
     return cases.Case("tiny", "agreement", made, smooth(12, seed=1), inputs, cases.agreement(reference), images=8)
 
 
+def test_a_model_is_there_prepared_or_not_at_all_and_stays_when_it_is_the_same(tmp_path, monkeypatch):
+    path, seen, two = tmp_path / "net.onnx", [], np.full(2, 2, np.float32)
+    given = model(
+        "g (float[1,2,4,4] x) => (float[1,2,4,4] y) { c = Conv (x, w) y = BatchNormalization (c, s, s, s, s) }",
+        w=np.ones((2, 2, 1, 1), np.float32), s=two,
+    )  # fmt: skip
+    real = cases.write_atomically
+    monkeypatch.setattr(cases, "write_atomically", lambda path, data: seen.append(data) or real(path, data))
+    assert seen == [cases.saved(given, path).read_bytes()]  # nothing else was ever in its place
+    assert seen[0] != given.SerializeToString(deterministic=True)
+    before = path.stat().st_ino
+    assert (cases.saved(given, path).stat().st_ino, len(seen)) == (before, 1)
+
+
 def one(case, name, scheme, folder):
     (entry,) = bench.compare(Bench(folder, "code", Quiet()), case, folder, 1, [named(name)], [scheme])
     return entry
