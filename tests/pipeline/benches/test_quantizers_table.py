@@ -47,6 +47,14 @@ def test_the_noise_of_what_is_measured_with_is_the_paired_tests_over_single_inpu
     assert verdict(ours, ours).noise == 0.0
 
 
+def test_of_one_block_the_noise_is_the_draws_alone():
+    ours, peer = [89.0, 88.2, 88.9], [87.0, 86.3, 86.6]
+    interval = stats.ttest_rel(ours, peer).confidence_interval(0.95)
+    one_block = verdict(*([(points, (float("nan"),)) for points in each] for each in (ours, peer)))
+    assert one_block.noise == pytest.approx((interval.high - interval.low) / 2)
+    assert verdict([(89.0, (89.0,))], [(87.0, (87.0,))]).noise == 0.0
+
+
 def test_both_kinds_of_noise_add_up_as_welch_and_satterthwaite_say():
     low, high = (90.0 + np.tile([-1.0, 1.0], 6) * scale for scale in (0.1, 0.3))
     draws, blocks = [89.0, 89.5, 91.0], [88.0, 88.5, 88.2]
@@ -58,6 +66,13 @@ def test_both_kinds_of_noise_add_up_as_welch_and_satterthwaite_say():
 
 def test_without_a_draw_in_common_there_is_no_verdict():
     assert table.verdicts([entry("ours best", 89.0), entry("ORT min-max", 88.0, seed=1)]) == ()
+
+
+def test_a_verdict_is_over_the_draws_in_common():
+    ours = [entry("ours best", points, seed) for seed, points in enumerate((89.0, 50.0, 50.0))]
+    peers = [entry("ORT min-max", 87.0), entry("NNCF fast", 86.0), entry("NNCF fast", 89.9, seed=7)]
+    (found,) = table.verdicts([*ours, *peers])
+    assert (found.ours, found.peer, found.best_peer, found.word) == (1.0, 3.0, "ORT min-max", "better")
 
 
 def test_to_be_above_float_counts_as_no_loss():
