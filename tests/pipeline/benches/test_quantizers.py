@@ -19,6 +19,7 @@ from pipeline.benches.quantization.child import Failure, Spent
 from pipeline.benches.quantization.contenders import CONTENDERS, TARGETS, Contender, Job, named
 from pipeline.benches.quantization.whole import as_compiled
 from pipeline.cli import main
+from pipeline.commands.bench_quant import bench_quant_command
 from pipeline.errors import ConfigError, ModelError
 from pipeline.quantize.engine import Engine
 from pipeline.workspace import Quiet
@@ -147,8 +148,12 @@ def test_a_network_is_trained_anew_when_its_settings_layers_or_data_change(monke
     first = digits.key(network, images[:10], labels[:10])
     assert first == digits.key(digits.mobilenet_v2(), images[:10], labels[:10])
     others = [digits.key(digits.unclamped(), images[:10], labels[:10]), digits.key(network, images[:9], labels[:9])]
+    for package in (digits.torch, digits.torchvision):
+        with monkeypatch.context() as other:
+            other.setattr(package, "__version__", "0.0")
+            others.append(digits.key(network, images[:10], labels[:10]))
     monkeypatch.setattr(digits, "EPOCHS", 3)
-    assert len({first, *others, digits.key(network, images[:10], labels[:10])}) == 4
+    assert len({first, *others, digits.key(network, images[:10], labels[:10])}) == 6
 
 
 def test_a_trained_network_is_used_again(tmp_path, monkeypatch):
@@ -172,6 +177,23 @@ def test_a_tool_that_writes_nothing_is_not_judged_by_the_file_before(case, tmp_p
     killed = subprocess.CompletedProcess([], -9, "", "")
     monkeypatch.setattr(child.subprocess, "run", lambda command, **_: killed)
     assert child.spawn(named("ours fast"), job) == Failure("ended by signal 9", passing=True)
+
+
+@pytest.mark.parametrize(
+    ("script", "passing"),
+    [
+        ("import numpy; numpy.empty(2**60, 'b')", True),
+        ("raise RuntimeError('std::bad_alloc')", True),
+        ("import errno, os; raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", True),
+        ("raise ValueError('no')", False),
+    ],
+)
+def test_what_had_no_room_is_tried_again(tmp_path, monkeypatch, script, passing):
+    real = subprocess.run
+    monkeypatch.setattr(child.subprocess, "run", lambda command, **options: real([command[0], "-c", script], **options))
+    job = Job(tmp_path / "net.onnx", tmp_path, tmp_path / "out.onnx", "per-channel")
+    found = child.spawn(named("ours fast"), job)
+    assert (found.passing, "Error" in found.reason) == (passing, True)
 
 
 def late(command, timeout, **_):
@@ -309,3 +331,8 @@ def test_the_command_refuses_what_it_does_not_know(tmp_path, capsys):
         main(["bench-quant", str(CONFIG_FILE), "--only", "vgg", "--out", str(tmp_path)])
     assert stopped.value.code == 1
     assert "--only: is no case: vgg" in capsys.readouterr().err
+
+
+def test_the_command_names_the_cases_with_a_pathology():
+    said = " ".join((bench_quant_command.__doc__ or "").split())
+    assert [name for name in ("skewed", "skewed-relu6", "outliers") if name not in said] == []
