@@ -30,7 +30,8 @@ def bench_quant_command(
     """Quantize the same models with our presets and with other toolkits, and measure both alike.
 
     Models: the detector, the same with boxes and scores in one tensor, EfficientNet-Lite0, two small MobileNets
-    trained here, and one with skewed and one with outlier channels. Needs the `toolkits` extra for some.
+    trained here, two with skewed channels (skewed, and skewed-relu6 before a clamp) and one with outliers. Needs the
+    `toolkits` extra for some.
 
     Each measurement is written down at once and not made again as long as model, images, code and toolkits are the
     same: what was stopped goes on, and several runs, also side by side, add up to one table.

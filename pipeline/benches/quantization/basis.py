@@ -41,7 +41,7 @@ def _profile(name: str) -> str:
 
 
 def _libraries(contender: Contender) -> str:
-    packages = sorted({*RUNNERS, *(() if contender.ours else (contender.package,))})
+    packages = sorted({*RUNNERS, *contender.dependencies, *(() if contender.ours else (contender.package,))})
     return ", ".join(f"{package} {version(package)}" for package in packages)
 
 

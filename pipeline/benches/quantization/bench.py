@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +132,11 @@ def known(path: Path) -> Mapping[tuple[What, Basis], Entry | Peak]:
 
 
 def comparison(bench: Bench, missing: Mapping[str, str]) -> Comparison:
-    """All measurements in the file that were made by this code, with these libraries, of the models as they are."""
+    """All measurements in the file that hold together.
+
+    They were made by this code, with these libraries, of the models as they are; and of what they were measured with,
+    and of every draw, the file's newest counts.
+    """
     models = {name: digests.sha256(path) for name in CASES if (path := bench.models / f"{name}.onnx").is_file()}
     rank = {each.name: place for place, each in enumerate(CONTENDERS)}
     today = tools(CONTENDERS, tuple(TARGETS))
@@ -144,12 +148,34 @@ def comparison(bench: Bench, missing: Mapping[str, str]) -> Comparison:
         same = line.basis.code == bench.code and line.basis.model == models.get(case)
         return same and line.basis.tools == today.get((line.found.contender, scheme))
 
-    found = {line.what: line.found for line in measured.read(bench.file) if holds(line)}.values()
+    lines = tuple(line for line in measured.read(bench.file) if holds(line))
+    found = {line.what: line.found for line in alike(lines)}.values()
     entries = [each for each in found if isinstance(each, Entry)]
     entries.sort(key=lambda e: (CASES.index(e.case), e.seed, list(TARGETS).index(e.scheme), rank[e.contender]))
     peaks = [each for each in found if isinstance(each, Peak)]
     peaks.sort(key=lambda peak: (peak.images, rank[peak.contender]))
     return Comparison(entries, peaks, missing)
+
+
+def alike(lines: Sequence[Line]) -> Iterator[Line]:
+    """Of ``lines``, oldest first, those whose inputs to measure with are the ones of the newest line of their case.
+
+    And of these the ones whose calibration images are those of the newest line of their draw.
+    """
+    evaluations = {_case(line): line.basis.evaluation for line in lines}
+    same = [line for line in lines if line.basis.evaluation == evaluations[_case(line)]]
+    images = {_draw(line): line.basis.images for line in same}
+    return (line for line in same if line.basis.images == images[_draw(line)])
+
+
+def _case(line: Line) -> str | None:
+    """Whose inputs a line was measured with; ``None`` for a peak, which needs none."""
+    return line.found.case if isinstance(line.found, Entry) else None
+
+
+def _draw(line: Line) -> tuple[str | None, int]:
+    """What has the same calibration images: a case's draw, or all peaks with so many images."""
+    return _case(line), line.found.seed if isinstance(line.found, Entry) else line.found.images
 
 
 def make(name: str, config: RunConfig, runs: Path, folder: Path, progress: Progress) -> Case:

@@ -1,5 +1,6 @@
 """What is quantized: models with their images and the metric that counts for them."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,17 @@ class Case:
 
 
 def saved(model: onnx.ModelProto, path: Path) -> Path:
-    """Write ``model`` to ``path`` as it is quantized: fixed in size, constants and batch norms folded."""
+    """Write ``model`` to ``path`` as it is quantized: fixed in size, constants and batch norms folded.
+
+    Another process may be reading ``path``: it is never there in another form, and not replaced by the same.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, model.SerializeToString(deterministic=True))
-    write_atomically(path, prepare(path).model.SerializeToString(deterministic=True))
+    with tempfile.TemporaryDirectory(prefix="bench-quant-") as folder:
+        plain = Path(folder) / path.name
+        plain.write_bytes(model.SerializeToString(deterministic=True))
+        made = prepare(plain).model.SerializeToString(deterministic=True)
+    if not path.is_file() or path.read_bytes() != made:
+        write_atomically(path, made)
     return path
 
 

@@ -4,6 +4,7 @@
 with what it took. Whatever goes wrong is the process's own end: its last line on standard error says what.
 """
 
+import errno
 import gc
 import importlib
 import json
@@ -20,6 +21,9 @@ QUIET = {"NNCF_CI": "1"}
 """Environment in which nobody sends telemetry."""
 
 STATUS = Path("/proc/self/status")
+SHORT = ("MemoryError", "std::bad_alloc", os.strerror(errno.ENOMEM), os.strerror(errno.ENOSPC))
+"""What a process says at its end that had no room, in memory or on disk: not the tool's fault, and not for ever."""
+
 LONGEST = 1800.0
 """Seconds after which a quantization is given up."""
 
@@ -46,7 +50,8 @@ class Failure:
 
     Attributes:
         reason: in words.
-        passing: whether another try may well end otherwise: it was killed, or took too long.
+        passing: whether another try may well end otherwise: it was killed, took too long, or had
+            no room in memory or on disk.
     """
 
     reason: str
@@ -70,7 +75,8 @@ def spawn(contender: Contender, job: Job) -> Spent | Failure:
         return Failure(f"ended by signal {-done.returncode}", passing=True)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        return Failure(lines[-1] if lines else f"exit code {done.returncode}")
+        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        return Failure(reason, passing=any(word in done.stderr for word in SHORT))
     return Spent(**json.loads(spent.read_text())) if job.out.is_file() else Failure("it wrote no file")
 
 

@@ -57,11 +57,13 @@ class Contender:
         name: in tables.
         modules: what it imports; the package of the first has to be installed.
         quantize: does it; writes ``Job.out``.
+        dependencies: distributions beside its own package that it computes with.
     """
 
     name: str
     modules: tuple[str, ...]
     quantize: Callable[[Job], object]
+    dependencies: tuple[str, ...] = ()
 
     @property
     def package(self) -> str:
@@ -158,20 +160,23 @@ def _aimet(job: Job) -> None:
 
 
 OURS = ("pipeline.quantizing.job",)
+USED = ("onnx-ir", "onnxscript", "scipy")
+"""What ours computes with."""
+
 ORT = ("onnxruntime.quantization",)
 NNCF = ("nncf", "nncf.onnx")
 AIMET = ("aimet_onnx", "aimet_onnx.cross_layer_equalization")
 
 CONTENDERS: Sequence[Contender] = (
-    Contender("ours fast", OURS, partial(_ours, "fast")),
-    Contender("ours balanced", OURS, partial(_ours, "balanced")),
-    Contender("ours best", OURS, partial(_ours, "best")),
+    Contender("ours fast", OURS, partial(_ours, "fast"), USED),
+    Contender("ours balanced", OURS, partial(_ours, "balanced"), USED),
+    Contender("ours best", OURS, partial(_ours, "best"), USED),
     Contender("ORT min-max", ORT, partial(_onnxruntime, "MinMax")),
     Contender("ORT percentile", ORT, partial(_onnxruntime, "Percentile")),
     Contender("ORT entropy", ORT, partial(_onnxruntime, "Entropy")),
-    Contender("NNCF fast", NNCF, partial(_nncf, True)),
-    Contender("NNCF full", NNCF, partial(_nncf, False)),
-    Contender("AIMET CLE", AIMET, _aimet),
+    Contender("NNCF fast", NNCF, partial(_nncf, True), ("openvino", "scipy")),
+    Contender("NNCF full", NNCF, partial(_nncf, False), ("openvino", "scipy")),
+    Contender("AIMET CLE", AIMET, _aimet, ("onnx-ir", "onnxscript", "scipy", "torch")),
 )
 """All of them, in the order of the tables."""
 

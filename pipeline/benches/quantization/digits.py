@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 from numpy.typing import NDArray
 from safetensors.torch import save
 from sklearn.datasets import load_digits
@@ -205,8 +206,8 @@ def case(name: str, folder: Path, progress: Progress) -> Case:
 
 
 def key(network: nn.Module, images: torch.Tensor, labels: NDArray[np.int64]) -> str:
-    """What a training is of, its settings, the layers of ``network`` and its data: 12 hexadecimal digits."""
-    settings = repr((EPOCHS, BATCH, RATE, DECAY, SEED, MOVES, network))
+    """What a training is of: settings, layers, data, versions of torch and torchvision; 12 hexadecimal digits."""
+    settings = repr((EPOCHS, BATCH, RATE, DECAY, SEED, MOVES, network, torch.__version__, torchvision.__version__))
     sha = hashlib.sha256(settings.encode())
     for values in (images.numpy(), labels):
         sha.update(np.ascontiguousarray(values).data)

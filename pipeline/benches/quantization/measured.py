@@ -4,6 +4,7 @@ One JSON object per line, appended as soon as it is known, by any number of proc
 as long as all that it rests on is the same; what is measured again stands below what it replaces.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -114,16 +115,21 @@ def read(path: Path) -> Sequence[Line]:
 def append(path: Path, line: Line) -> None:
     """Write ``line`` behind what ``path`` has, whole or not at all for other processes that do the same.
 
+    On a full disk the file stays as it was.
+
     Raises:
         UserError: it cannot be written.
     """
     kind = "peak" if isinstance(line.found, Peak) else "entry"
     text = json.dumps({"basis": asdict(line.basis), kind: asdict(line.found)}).encode() + b"\n"
     with locked(path) as file:
-        end = os.lseek(file, 0, os.SEEK_END)
-        cut_off = end > 0 and os.pread(file, 1, end - 1) != b"\n"
         try:
-            os.write(file, b"\n" + text if cut_off else text)
+            end = os.lseek(file, 0, os.SEEK_END)
+            cut_off = end > 0 and os.pread(file, 1, end - 1) != b"\n"
+            data = b"\n" + text if cut_off else text
+            if os.write(file, data) < len(data):
+                os.ftruncate(file, end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise _unwritable(path, error) from error
 

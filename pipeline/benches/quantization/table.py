@@ -50,8 +50,8 @@ class Verdict:
     Attributes:
         case: its name.
         scheme: how weights are scaled.
-        ours: our drop, in points.
-        peer: the least drop of a peer.
+        ours: our drop, in points, averaged over the draws that ``best_peer`` was measured on too.
+        peer: the least drop of a peer, averaged over the same draws.
         best_peer: whose that is.
         noise: by how much the two may differ by chance, in points; see ``_noise``.
     """
@@ -104,32 +104,48 @@ def verdicts(entries: Sequence[Entry]) -> tuple[Verdict, ...]:
 def _verdict(
     case: str, scheme: Scheme, found: Mapping[tuple[str, Scheme, str], Drop | str], entries: Sequence[Entry]
 ) -> Verdict | None:
-    here = {name: drop for (c, s, name), drop in found.items() if (c, s) == (case, scheme) and isinstance(drop, Drop)}
-    peers = {name: drop for name, drop in here.items() if not named(name).ours}
-    if OURS not in here or not peers:
+    """Ours and every peer are held against each other on the draws that both were measured on, and on no other."""
+    here = [name for (c, s, name), drop in found.items() if (c, s) == (case, scheme) and isinstance(drop, Drop)]
+    if OURS not in here:
         return None
-    ours, best = here[OURS], min(peers, key=lambda name: peers[name].mean)
-    judged = {(e.contender, e.seed): e.judgement for e in entries if (e.case, e.scheme) == (case, scheme)}
-    both = [(a, judged.get((best, seed))) for (name, seed), a in judged.items() if name == OURS]
-    pairs = [(a, b) for a, b in both if a is not None and b is not None]
-    return Verdict(case, scheme, ours.mean, peers[best].mean, best, _noise(pairs)) if pairs else None
+    rows = [e for e in entries if (e.case, e.scheme) == (case, scheme)]
+    shared = {name: pairs for name in here if not named(name).ours and (pairs := _pairs(rows, name))}
+    if not shared:
+        return None
+    lost = {name: statistics.mean(floating - b.points for floating, _, b in pairs) for name, pairs in shared.items()}
+    best = min(lost, key=lambda name: lost[name])
+    ours = statistics.mean(floating - a.points for floating, a, _ in shared[best])
+    return Verdict(case, scheme, ours, lost[best], best, _noise([(a, b) for _, a, b in shared[best]]))
+
+
+Pair = tuple[float, Judgement, Judgement]
+"""Of one draw: the float model's points, ours, and a peer."""
+
+
+def _pairs(entries: Sequence[Entry], peer: str) -> Sequence[Pair]:
+    """Ours and ``peer`` on every draw that both were judged on."""
+    theirs = {e.seed: e.judgement for e in entries if e.contender == peer}
+    both = [(e.floating, e.judgement, theirs.get(e.seed)) for e in entries if e.contender == OURS]
+    return [(floating, a, b) for floating, a, b in both if a is not None and b is not None]
 
 
 def _noise(pairs: Sequence[tuple[Judgement, Judgement]]) -> float:
     """Half the 95 % confidence interval of the mean difference in points of ``pairs``, one pair a draw.
 
     Chance comes in twice. The draws of calibration images: the differences' variance over the draws by their number;
-    of one draw nothing is known of that, and nothing counted. The inputs to measure with: the block jackknife of the
-    mean difference, ``(k - 1) / k`` times the summed squares about their mean of what it is with each of ``k`` blocks
-    left out (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11), for it takes any metric and
-    sees that both were measured with the same inputs. The sum's degrees of freedom are Welch's and Satterthwaite's, its
-    interval Student's.
+    of one draw nothing is known of that, and nothing counted. The inputs to measure with, likewise from two blocks on:
+    the block jackknife of the mean difference, ``(k - 1) / k`` times the summed squares about their mean of what it is
+    with each of ``k`` blocks left out (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11), for
+    it takes any metric and sees that both were measured with the same inputs. The sum's degrees of freedom are Welch's
+    and Satterthwaite's, its interval Student's.
     """
     differences = np.array([a.points - b.points for a, b in pairs])
     draws = len(differences)
     replicates = np.mean([np.subtract(a.replicates, b.replicates) for a, b in pairs], axis=0)
     blocks = len(replicates)
-    parts = [((blocks - 1) / blocks * float(((replicates - replicates.mean()) ** 2).sum()), blocks - 1)]
+    parts: list[tuple[float, int]] = []
+    if blocks > 1:
+        parts.append(((blocks - 1) / blocks * float(((replicates - replicates.mean()) ** 2).sum()), blocks - 1))
     if draws > 1:
         parts.append((float(differences.var(ddof=1)) / draws, draws - 1))
     variance = sum(part for part, _ in parts)
