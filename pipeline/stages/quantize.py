@@ -235,7 +235,7 @@ def _search(context: Context, task: Task, model: onnx.ModelProto, wanted: Wanted
     left_out = search.left_out(found.trials, untried, "a larger quantize.budget tries them")
     if section.budget is not None:
         numbers["untried"] = float(len(untried))
-    used = {"calibrated": seen, "kept": ladders.kept(found.trials, ladder)}
+    used = {"calibrated": seen, "kept": ladders.kept(found.path, ladder)}
     state = found.state if ladder is None else ladder.state
     return _Searched(state, used, numbers, (*notes, *left_out, *oddities(model, calibration, state)))
 
@@ -279,7 +279,9 @@ def _trained(context: Context, found: trials.Found, wanted: Wanted) -> trials.Fo
     progress.message(f"{what}: {said}, {'kept' if kept else 'rolled back'}")
     progress.trial(what, {**after, **{f"ptq_{name}": value for name, value in before.items()}, "kept": float(kept)})
     trial = Trial(what, None, kept, time.monotonic() - start)
-    return replace(found, state=made, trials=(*found.trials, trial), score=None) if kept else found
+    if not kept:
+        return found
+    return replace(found, state=made, trials=(*found.trials, trial), path=(*found.path, trial), score=None)
 
 
 def _climbed(
