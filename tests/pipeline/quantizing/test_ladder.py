@@ -162,7 +162,10 @@ def only_int16(monkeypatch, floor, search=None):
 
 
 def test_weights_that_int8_shaped_are_rounded_anew_for_int16(monkeypatch):
+    made = []  # nothing is made twice
+    monkeypatch.setattr(ladder, "varied", lambda *given: made.append((id(given[0]), given[1])) or varied(*given))
     missed = only_int16(monkeypatch, 190.0)
+    assert len(set(made)) == len(made) > 1
     plain = max(p.sqnr_db for p in missed.points[:-1])
     anew = missed.points[-1]
     assert (anew.what, anew.kept, missed.reached) == ("every layer, weights rounded anew", True, False)
