@@ -180,3 +180,14 @@ def onnx_cases():
         from onnx.backend.test.case.node import collect_testcases  # noqa: PLC0415 (makes every case)
 
         return {case.name: case for case in collect_testcases(None)}
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """How often the engine judged."""
+    from pipeline.quantize import trials  # noqa: PLC0415 (imports onnx)
+
+    calls = []
+    original = trials.score
+    monkeypatch.setattr(trials, "score", lambda *given: calls.append(1) or original(*given))
+    return calls

@@ -28,15 +28,6 @@ TARGET = target("kirin-970")
 RECIPE = Recipe(range=("percentile", "minmax"), percentiles=(70.0,), equalize=("weights",), bias_correction="fast")
 
 
-@pytest.fixture
-def scored(monkeypatch):
-    """How often the engine judged."""
-    calls = []
-    original = trials.score
-    monkeypatch.setattr(trials, "score", lambda *given: calls.append(1) or original(*given))
-    return calls
-
-
 def searched(search, recipe=RECIPE):
     floating, seen = net(), images(SHAPE, count=6)
     taken = calibrate(floating, view(floating), seen)

@@ -2,19 +2,7 @@
 
 import shutil
 
-import pytest
 from tinyproject import Project
-
-from pipeline.quantize import trials
-
-
-@pytest.fixture
-def scored(monkeypatch):
-    """How often the engine judged."""
-    calls = []
-    original = trials.score
-    monkeypatch.setattr(trials, "score", lambda *given: calls.append(1) or original(*given))
-    return calls
 
 
 def test_a_larger_budget_goes_on_and_ends_as_no_budget_does(tmp_path, tiny_settings, scored):
