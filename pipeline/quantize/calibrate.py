@@ -125,6 +125,16 @@ class Tap:
         return dict(zip(names, values, strict=True))
 
 
+def float_outputs(model: onnx.ModelProto, images: Iterable[Sample]) -> Sequence[Mapping[str, NDArray[np.float32]]]:
+    """What the float ``model`` makes of each of ``images``: its outputs, and its inputs, by name.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run it.
+    """
+    tap = Tap(model, [output.name for output in model.graph.output])
+    return [tap.read(image) for image in images]
+
+
 def widths(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
     """How many values a reduction of each of ``tensors`` has: one a channel, or one where channels are not known."""
     axes = [channel_axis(tensor) for tensor in tensors]

@@ -11,7 +11,7 @@ from pipeline.graph.view import Graph, view
 from pipeline.progress import counted
 from pipeline.quantize import correction, equalization, ptq, qdq, rounding, writeback
 from pipeline.quantize.budget import Budget
-from pipeline.quantize.calibrate import Calibration, Tap, calibrate
+from pipeline.quantize.calibrate import Calibration, calibrate, float_outputs
 from pipeline.quantize.encodings import Encodings
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.journal import Journal
@@ -250,9 +250,7 @@ def run(
     graph = view(model)
     if not recipe.judged:
         return _untested(model, calibration, scheme, choosings(recipe, graph)[0], recipe)
-    outputs = [o.name for o in model.graph.output]
-    tap = Tap(model, outputs)
-    wanted = [tap.read(image) for image in images.judging]
+    wanted = float_outputs(model, images.judging)
     made = _Trials(scheme, target, images, wanted, search or Search())
     ends: list[End] = []
     for name, way in ways(recipe):

@@ -21,7 +21,7 @@ from pipeline.quantize import recipe as recipes
 from pipeline.quantize import scheme as schemes
 from pipeline.quantize.advising import Means, advice
 from pipeline.quantize.budget import Budget
-from pipeline.quantize.calibrate import Calibration, Tap
+from pipeline.quantize.calibrate import Calibration, float_outputs
 from pipeline.quantize.calibrated import calibrated
 from pipeline.quantize.engine import Engine
 from pipeline.quantize.images import Preparation, Watched
@@ -263,9 +263,8 @@ def _climbed(
 
 def _judged(engine: Engine, prepared: Prepared, parts: Split, progress: Progress) -> Score:
     """The figure that is told: of images that no choice but a ladder's end is made by, where there are enough."""
-    tap = Tap(prepared.model, [o.name for o in prepared.model.graph.output])
     progress.start(len(parts.held_out), "judging the outputs")
-    wanted = [tap.read(image) for image in parts.held_out]
+    wanted = float_outputs(prepared.model, parts.held_out)
     return score(engine, counted(parts.held_out, progress), wanted)
 
 

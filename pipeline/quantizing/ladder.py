@@ -17,7 +17,7 @@ from typing import Any
 import onnx
 
 from pipeline.quantize import rounding, trials
-from pipeline.quantize.calibrate import Calibration, Tap
+from pipeline.quantize.calibrate import Calibration, float_outputs
 from pipeline.quantize.engine import Engine, Real
 from pipeline.quantize.recipe import PRESETS, Recipe
 from pipeline.quantize.scheme import Scheme
@@ -183,8 +183,7 @@ def climb(ground: Ground, asked: Found) -> Ladder:
     Raises:
         ModelError: a variant cannot be compiled.
     """
-    tap = Tap(ground.model, [o.name for o in ground.model.graph.output])
-    wanted = [tap.read(image) for image in ground.images.judging]
+    wanted = float_outputs(ground.model, ground.images.judging)
     score = asked.score
     if score is None:
         engine = Engine(asked.state.quantized(), ground.target)
